@@ -51,7 +51,7 @@ def effective_rank(
     p = p / p.sum().clamp(min=1e-30)
     return torch.special.entr(p).sum().exp().item()
 
-# %% ../nbs/06_autoregressive.ipynb #34842fdf
+# %% ../nbs/06_autoregressive.ipynb #979e69e1
 @dataclass(frozen=True)
 class DensityConfig:
     "Sizes of the autoregressive transformer."
@@ -79,13 +79,13 @@ class AutoregressiveTransformer(nn.Module):
         self.start = nn.Parameter(torch.zeros(1, 1, cfg.ar_d_model))
         self.transformer = TransformerBlock(cfg.ar_d_model, cfg.ar_layers, cfg.ar_heads, cfg.ar_dropout, causal=True)
         self.projection = nn.Linear(cfg.ar_d_model, dim)
-        self.raw_scale = nn.Parameter(torch.full((dim,), math.log(math.e - 1)))  # softplus gives 1
+        self.log_scale = nn.Parameter(torch.zeros(dim))
         nn.init.zeros_(self.projection.weight), nn.init.zeros_(self.projection.bias)  # start as the marginal Gaussian
 
     @property
     def scale(self) -> Tensor:  # [D]
         "Standard deviation of each feature given its past."
-        return self.cfg.scale_floor + (1 - self.cfg.scale_floor) * nn.functional.softplus(self.raw_scale)
+        return self.cfg.scale_floor + (1 - self.cfg.scale_floor) * self.log_scale.exp()
 
     def forward(self,
         s: Tensor,  # [B, T, D] whitened features

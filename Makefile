@@ -1,0 +1,139 @@
+# `make help` lists what there is. All that is needed beforehand: make, python3 (3.10 to 3.12) with venv, and a package
+# registry that pip reaches. Everything is installed into .venv, nothing anywhere else.
+
+SHELL := /bin/sh
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.installed
+TEST_WORKERS ?= 2
+
+# Set by the user of `make run`; exported, so that a recipe sees them as shell variables and any character survives.
+export DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS SEED RUN_NAME PYTHON
+
+# Without ipywidgets, progress bars in a notebook are text, as they should be in a file; tqdm need not warn of it.
+export PYTHONWARNINGS := ignore:IProgress not found
+# The kernel "python3" is that of .venv, whatever the user has installed beside it.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install check-data-dir run test lab export clean-notebooks readme prepare constraints clean force
+
+help:  ## Say what can be made
+	@echo 'make TARGET [VARIABLE=value ...]'; echo
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@echo
+	@echo 'make run DATA_DIR=/path/to/videos trains and evaluates on your own videos instead of the demo. It also takes'
+	@echo '  SAVE_DIR=results PRESET=small|full EPOCHS= BATCH_SIZE= LEARNING_RATE= MAX_VIDEOS_PER_CLASS= SEED='
+	@echo '  RUN_NAME=  name of the executed notebook in papermill_runs/ (otherwise from the data, the preset and the time)'
+	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=2  tests that run at once'
+
+# ---------------------------------------------------------------- installing
+
+# A .venv that was moved here with its folder holds the old paths: make it anew.
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell cat $(READY)),$(CURDIR))
+MOVED := force
+endif
+endif
+
+$(PY): $(MOVED)
+	@if [ -n "$$PYTHON" ]; then set -- "$$PYTHON"; else set -- python3.12 python3.11 python3.10 python3; fi; \
+	found= without= seen=; \
+	for candidate do \
+	  version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	  case $$version in \
+	    3.10|3.11|3.12) ;; \
+	    *) seen="$$seen $$candidate (Python $$version)"; continue;; \
+	  esac; \
+	  if "$$candidate" -c 'import ensurepip, venv' 2>/dev/null; then found=$$candidate; break; fi; \
+	  without=$${without:-$$version}; \
+	done; \
+	if [ -n "$$found" ]; then \
+	  echo "Making $(VENV) with $$found ($$("$$found" -V))"; exec "$$found" -m venv --clear $(VENV); \
+	elif [ -n "$$without" ]; then \
+	  echo "Python $$without is here, but its modules venv and ensurepip are missing." >&2; \
+	  echo "Debian and Ubuntu: apt install python$$without-venv (or python3-venv). Then say make again." >&2; \
+	else \
+	  echo "No Python 3.10, 3.11 or 3.12 runs here; looked for: $$*.$${seen:+ Found only:$$seen.}" >&2; \
+	  echo "Debian and Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12." >&2; \
+	  echo "One that lies elsewhere: make PYTHON=/path/to/python3.12 ..." >&2; \
+	fi; exit 1
+
+# uv does not read pip's configuration: hand it the same registries and certificates, unless it was told its own.
+define PIP_SETTINGS_FOR_UV
+import ast, os, shlex, subprocess, sys
+lines = subprocess.run([sys.executable, '-m', 'pip', 'config', 'list'], capture_output=True, text=True).stdout.splitlines()
+pip = {}
+for level in 'global.', 'install.', ':env:.':  # the later one wins, as in pip
+    for key, _, value in (line.partition('=') for line in lines if line.startswith(level)):
+        pip[key[len(level):]] = ast.literal_eval(value).split()
+names = {'index-url': 'UV_DEFAULT_INDEX', 'extra-index-url': 'UV_INDEX', 'find-links': 'UV_FIND_LINKS',
+         'trusted-host': 'UV_INSECURE_HOST', 'cert': 'SSL_CERT_FILE'}
+uv = {name: (',' if name == 'UV_FIND_LINKS' else ' ').join(pip[key]) for key, name in names.items() if key in pip}
+if 'UV_INDEX' in uv: uv['UV_INDEX_STRATEGY'] = 'unsafe-best-match'  # how pip chooses between registries
+print(*(f'export {name}={shlex.quote(value)};' for name, value in uv.items() if name not in os.environ))
+endef
+export PIP_SETTINGS_FOR_UV
+
+$(READY): settings.ini setup.py constraints.txt $(MOVED) | $(PY)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv \
+	  || echo 'uv could not be installed: going on with pip, which takes longer'
+	@eval "$$($(PY) -c "$$PIP_SETTINGS_FOR_UV")"; \
+	{ $(PY) -m uv --version >/dev/null 2>&1 && $(PY) -m uv pip install --python $(PY) -c constraints.txt -e '.[dev]'; } \
+	|| { echo 'Installing with pip'; \
+	     $(PY) -m pip install --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[dev]'; }
+	@printf '%s\n' "$(CURDIR)" > $@
+
+install: $(READY)  ## Make .venv and install the pinned packages into it (the others do it by themselves)
+
+# ---------------------------------------------------------------- the main jobs
+
+check-data-dir:  # before minutes of installing
+	@data=$$DATA_DIR; case $$data in '~/'*) data=$$HOME/$${data#'~/'};; esac; \
+	[ -z "$$data" ] || [ -d "$$data" ] || { echo "DATA_DIR: there is no folder $$data" >&2; exit 1; }
+
+run: check-data-dir $(READY)  ## Train on authentic clips, evaluate, draw: nbs/run.ipynb by papermill, on demo data or on DATA_DIR
+	@absolute() { $(PY) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "$$1"; }; \
+	set --; name=demo save=$$(absolute "$${SAVE_DIR:-results}"); \
+	if [ -n "$$DATA_DIR" ]; then \
+	  data=$$(absolute "$$DATA_DIR"); name=$$(basename "$$data"); set -- "$$@" -r data_dir "$$data"; \
+		fi; \
+	[ -z "$$SAVE_DIR" ]             || set -- "$$@" -r save_dir "$$save"; \
+	[ -z "$$PRESET" ]               || set -- "$$@" -r preset "$$PRESET"; \
+	[ -z "$$EPOCHS" ]               || set -- "$$@" -p epochs "$$EPOCHS"; \
+	[ -z "$$BATCH_SIZE" ]           || set -- "$$@" -p batch_size "$$BATCH_SIZE"; \
+	[ -z "$$LEARNING_RATE" ]        || set -- "$$@" -p learning_rate "$$LEARNING_RATE"; \
+	[ -z "$$MAX_VIDEOS_PER_CLASS" ] || set -- "$$@" -p max_videos_per_class "$$MAX_VIDEOS_PER_CLASS"; \
+	[ -z "$$SEED" ]                 || set -- "$$@" -p seed "$$SEED"; \
+	executed=papermill_runs/$${RUN_NAME:-run-$$name$${PRESET:+-$$PRESET}-$$(date +%Y%m%d-%H%M%S)}.ipynb; \
+	mkdir -p papermill_runs; \
+	$(PY) -m papermill nbs/run.ipynb "$$executed" --log-output --no-progress-bar "$$@" \
+	|| { echo "The run stopped; the notebook as far as it got: $$executed" >&2; exit 1; }; \
+	$(PY) -c 'from avfake.cli import main; main()' summary --save_dir "$$save" && echo "The executed notebook: $$executed"
+
+test: $(READY)  ## Run every notebook and the tests in tests/, each a counted pytest case
+	@$(PY) -m pytest tests -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)
+
+lab: $(READY)  ## Open the notebooks in JupyterLab
+	@$(PY) -m jupyterlab $(ARGS)
+
+# ---------------------------------------------------------------- for developers
+
+export: $(READY)  ## Write avfake/*.py from the notebooks
+	@$(PY) -c 'from nbdev.doclinks import nbdev_export; nbdev_export()'
+
+clean-notebooks: $(READY)  ## Strip from the notebooks what does not belong in git
+	@$(PY) -c 'from nbdev.clean import nbdev_clean; nbdev_clean()'
+
+readme: $(READY)  ## Write README.md from nbs/index.ipynb
+	@$(PY) tests/readme.py
+
+prepare: export clean-notebooks readme  ## What to do before a commit: export, clean-notebooks, readme
+
+constraints: $(READY)  ## Pin the newest packages that Python 3.10 to 3.12 accept, into constraints.txt
+	@eval "$$($(PY) -c "$$PIP_SETTINGS_FOR_UV")"; \
+	echo uv | $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate --no-header \
+	  --extra dev -o constraints.txt setup.py -
+
+clean:  ## Remove .venv and what building left behind; data, results and executed notebooks stay
+	rm -rf $(VENV) build dist avfake.egg-info .pytest_cache

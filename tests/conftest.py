@@ -1,0 +1,23 @@
+"""What all tests share. The environment is set before anything imports torch, and handed on to the processes they start."""
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS': os.environ[name] = '1'  # tests run side by side
+os.environ.setdefault('MPLBACKEND', 'agg')
+if os.environ.get('AVFAKE_DATA'): os.environ['AVFAKE_DATA'] = os.path.abspath(os.environ['AVFAKE_DATA'])
+
+
+@pytest.fixture(scope='session')
+def root(): return ROOT
+
+
+@pytest.fixture(scope='session')
+def real_data():
+    "The folder of real clips that AVFAKE_DATA names (it holds `newsreaders/` and `wild/`); tests that need it skip without."
+    folder = os.environ.get('AVFAKE_DATA')
+    if not folder: pytest.skip('AVFAKE_DATA names no folder of real clips')
+    return Path(folder)

@@ -85,6 +85,7 @@ $(READY): settings.ini setup.py constraints.txt $(MOVED) | $(PY)
 	@printf '%s\n' "$(CURDIR)" > $@
 
 install: $(READY)  ## Make .venv and install the pinned packages into it (the others do it by themselves)
+	@echo "$(VENV) is ready: $$($(PY) -V)"
 
 # ---------------------------------------------------------------- the main jobs
 

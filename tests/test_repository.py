@@ -36,7 +36,7 @@ def cells(notebook):
 def copy(tmp_path):
     "A copy of what exporting and cleaning read and write."
     ignore = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '.last_checked')
-    for name in 'nbs', 'avfake', 'tests', 'papermill_runs': shutil.copytree(ROOT/name, tmp_path/name, ignore=ignore)
+    for name in 'nbs', 'avfake': shutil.copytree(ROOT/name, tmp_path/name, ignore=ignore)
     for name in 'settings.ini', 'setup.py', 'README.md', 'LICENSE', 'MANIFEST.in':
         if (ROOT/name).exists(): shutil.copy(ROOT/name, tmp_path/name)
     return tmp_path

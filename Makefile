@@ -76,6 +76,7 @@ endef
 export PIP_SETTINGS_FOR_UV
 
 $(READY): settings.ini setup.py constraints.txt $(MOVED) | $(PY)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv \
 	  || echo 'uv could not be installed: going on with pip, which takes longer'
 	@eval "$$($(PY) -c "$$PIP_SETTINGS_FOR_UV")"; \

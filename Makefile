@@ -133,8 +133,7 @@ readme: $(READY)  ## Write README.md from nbs/index.ipynb
 prepare: export clean-notebooks readme  ## What to do before a commit: export, clean-notebooks, readme
 
 constraints: $(READY)  ## Pin the newest packages that Python 3.10 to 3.12 accept, into constraints.txt
-	@eval "$$($(PY) -c "$$PIP_SETTINGS_FOR_UV")"; \
-	echo uv | $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate --no-header \
+	@echo uv | $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate --no-header \
 	  --extra dev -o constraints.txt setup.py -
 
 clean:  ## Remove .venv and what building left behind; data, results and executed notebooks stay

@@ -59,19 +59,18 @@ $(PY): $(MOVED)
 	  echo "One that lies elsewhere: make PYTHON=/path/to/python3.12 ..." >&2; \
 	fi; exit 1
 
-# uv does not read pip's configuration: hand it the same registries and certificates, unless it was told its own.
+# uv does not read pip's configuration: hand it the same registry and certificates, unless it was told its own. Additional
+# registries stay with pip, for uv takes a version from the first that has it, whether its files suit this machine or not.
 define PIP_SETTINGS_FOR_UV
 import ast, os, shlex, subprocess, sys
 lines = subprocess.run([sys.executable, '-m', 'pip', 'config', 'list'], capture_output=True, text=True).stdout.splitlines()
 pip = {}
 for level in 'global.', 'install.', ':env:.':  # the later one wins, as in pip
     for key, _, value in (line.partition('=') for line in lines if line.startswith(level)):
-        pip[key[len(level):]] = ast.literal_eval(value).split()
-names = {'index-url': 'UV_DEFAULT_INDEX', 'extra-index-url': 'UV_INDEX', 'find-links': 'UV_FIND_LINKS',
-         'trusted-host': 'UV_INSECURE_HOST', 'cert': 'SSL_CERT_FILE'}
-uv = {name: (',' if name == 'UV_FIND_LINKS' else ' ').join(pip[key]) for key, name in names.items() if key in pip}
-if 'UV_INDEX' in uv: uv['UV_INDEX_STRATEGY'] = 'unsafe-best-match'  # how pip chooses between registries
-print(*(f'export {name}={shlex.quote(value)};' for name, value in uv.items() if name not in os.environ))
+        pip[key[len(level):]] = ast.literal_eval(value)
+names = {'index-url': 'UV_DEFAULT_INDEX', 'trusted-host': 'UV_INSECURE_HOST', 'cert': 'SSL_CERT_FILE'}
+print(*(f'export {name}={shlex.quote(" ".join(pip[key].split()))};' for key, name in names.items()
+        if key in pip and name not in os.environ))
 endef
 export PIP_SETTINGS_FOR_UV
 

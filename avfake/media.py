@@ -148,7 +148,7 @@ class _Track:
         self.samples = frame.samples if self.stream.type == 'audio' else 0
         return self.last
 
-# %% ../nbs/00_media.ipynb #85868cb3
+# %% ../nbs/00_media.ipynb #2fa0bb1a
 class _File:
     "An open file, read once from front to back"
     def __init__(self, path):
@@ -179,18 +179,21 @@ class _File:
         while min(self.video.end, self.audio.end) < t and self.pump(): pass
         return min(self.video.end, self.audio.end)
 
-    def frames(self, track) -> Iterator[tuple]:
-        "Decoded frames of one stream with their times; a packet that does not decode is counted and passed over"
-        while not track.done:
-            while not track.queue and self.pump(): pass
-            packet = track.queue.popleft() if track.queue else None
-            track.done = packet is None
-            try: decoded = track.stream.decode(packet)
-            except av.error.EOFError: decoded = []  # asked again after the last frame
-            except (av.error.FFmpegError, ValueError): decoded, track.errors = [], track.errors + 1
-            for frame in decoded:
-                track.errors += bool(frame.is_corrupt)
-                yield track.time_of(frame), frame
+    def nothing(self, kind: str) -> str: return f'no {kind} decodes' + self.overfull * f' in its first {QUEUE_BYTES / 2**20:.0f} MB'
+
+# %% ../nbs/00_media.ipynb #04eece9c
+def _decoded(file: _File, track: _Track) -> Iterator[tuple]:
+    "Decoded frames of one stream with their times; a packet that does not decode is counted and passed over"
+    while not track.done:
+        while not track.queue and file.pump(): pass
+        packet = track.queue.popleft() if track.queue else None
+        track.done = packet is None
+        try: decoded = track.stream.decode(packet)
+        except av.error.EOFError: decoded = []  # asked again after the last frame
+        except (av.error.FFmpegError, ValueError): decoded, track.errors = [], track.errors + 1
+        for frame in decoded:
+            track.errors += bool(frame.is_corrupt)
+            yield track.time_of(frame), frame
 
 # %% ../nbs/00_media.ipynb #c0d5b914
 def _upright(frame) -> tuple:  # (transpose, flip left-right, flip up-down)
@@ -214,7 +217,7 @@ def _square(stream) -> tuple:  # (width, height)
     aspect = float(stream.sample_aspect_ratio or 1)
     return round(width * aspect) if 1/3 < aspect < 3 else width, height
 
-# %% ../nbs/00_media.ipynb #bba1d6de
+# %% ../nbs/00_media.ipynb #42beb786
 class _Motion:
     "Counts the frames that change, until it is clear that the picture moves"
     SETTLE, LEVELS, SHARE = 10, 2, .05  # frames an encoder needs to sharpen a still; levels of 255; share of changed frames
@@ -232,18 +235,18 @@ class _Motion:
 
     @property
     def still(self) -> bool:
-        "One frame is a still image; a clip of a few is too short to tell"
-        return self.seen < 2 or self.seen > 2 * self.SETTLE and not self.moves and self.changed < self.SHARE * (self.seen - self.SETTLE)
+        "Whether it was seen to stand still; a clip of a few frames is too short to tell"
+        return self.seen > 2 * self.SETTLE and not self.moves and self.changed < self.SHARE * (self.seen - self.SETTLE)
 
-# %% ../nbs/00_media.ipynb #71d441ec
+# %% ../nbs/00_media.ipynb #c3c7500a
 class _Pictures:
     "The picture on screen at any time, asked for in order"
     def __init__(self, file):
-        self.file, self.frames = file, file.frames(file.video)
+        self.file, self.frames = file, _decoded(file, file.video)
         self.motion, self.reformatter, self.size = _Motion(), VideoReformatter(), _square(file.video.stream)
         self.shown = self.rgb = self.next = None
         self.advance()
-        if self.next is None: raise MediaError(file.path, 'unreadable', 'no picture decodes')
+        if self.next is None: raise MediaError(file.path, 'unreadable', file.nothing('picture'))
         self.start = self.next[0]
 
     def advance(self):
@@ -265,47 +268,18 @@ class _Pictures:
             out[i] = self.rgb
         return out
 
-# %% ../nbs/00_media.ipynb #e8434194
-class _Sound:
-    "The waveform on the common clock, asked for in order"
-    def __init__(self, file):
-        self.frames, self.t0 = file.frames(file.audio), None
-        self.next = next(self.frames, None)
-        if self.next is None: raise MediaError(file.path, 'unreadable', 'no sound decodes')
-        self.start = self.next[0]
-        self.resampler, self.chunks = None, deque()  # chunks: (index of the first sample, samples)
-        self.at = self.filled = 0  # where the next sample of this run goes; how far earlier ones reach
+# %% ../nbs/00_media.ipynb #563ef62e
+class _Samples:
+    "Samples placed by index and taken in order: what is missing is silent, where two overlap the earlier stays"
+    def __init__(self): self.chunks, self.filled = deque(), 0
 
-    def decode(self):
-        "Resample the next frame and place it"
-        t, frame = self.next
-        form = frame.sample_rate, frame.format.name, frame.layout.name
-        if self.resampler is None or form != self.form or abs(t - self.begin - self.heard / form[0]) > .5 / FPS:
-            self.flush()
-            # s32: only for integers does FFmpeg average two channels, for floats it adds them up and may clip
-            self.resampler, self.form = av.AudioResampler('s32', 'mono', SAMPLE_RATE), form
-            self.begin, self.heard, self.at = t, 0, round((t - self.t0) * SAMPLE_RATE)
-        self.heard += frame.samples
-        frame.pts = None
-        self.place(self.resampler.resample(frame))
-        self.next = next(self.frames, None)
-        if self.next is None: self.flush()
-
-    def flush(self):
-        if self.resampler is not None: self.place(self.resampler.resample(None))
-        self.resampler = None
-
-    def place(self, frames):
-        for frame in frames:
-            x = frame.to_ndarray()[0] * np.float32(2**-31)
-            cut = max(self.filled - self.at, 0)  # what is before the clock starts, or taken
-            if cut < len(x): self.chunks.append((self.at + cut, x[cut:]))
-            self.at += len(x)
-            self.filled = max(self.filled, self.at)
+    def place(self, at: int, x: np.ndarray):
+        cut = max(self.filled - at, 0)  # what is before the clock starts, or taken
+        if cut < len(x): self.chunks.append((at + cut, x[cut:]))
+        self.filled = max(self.filled, at + len(x))
 
     def take(self, i: int, n: int) -> np.ndarray:  # [n] float32
         "`n` samples from the `i`-th on"
-        while self.next is not None and self.filled < i + n: self.decode()
         out = np.zeros(n, np.float32)
         while self.chunks and self.chunks[0][0] < i + n:
             at, x = self.chunks.popleft()
@@ -313,7 +287,41 @@ class _Sound:
             out[at - i:at - i + len(x)] = x[:i + n - at]
         return out
 
-# %% ../nbs/00_media.ipynb #bdbaf16a
+# %% ../nbs/00_media.ipynb #9580f019
+class _Sound:
+    "The waveform on the common clock, asked for in order"
+    def __init__(self, file):
+        self.frames, self.t0, self.samples, self.resampler = _decoded(file, file.audio), None, _Samples(), None
+        self.next = next(self.frames, None)
+        if self.next is None: raise MediaError(file.path, 'unreadable', file.nothing('sound'))
+        self.start = self.next[0]
+
+    def decode(self):
+        "Resample the next frame and place it"
+        t, frame = self.next
+        form = frame.sample_rate, frame.format.name, frame.layout.name
+        if self.resampler is None or form != self.form or abs(t - self.begin - self.heard / form[0]) > .5 / FPS:
+            self.resample(None)
+            # s32: only for integers does FFmpeg average two channels, for floats it adds them up and may clip
+            self.resampler, self.form = av.AudioResampler('s32', 'mono', SAMPLE_RATE), form
+            self.begin, self.heard, self.at = t, 0, round((t - self.t0) * SAMPLE_RATE)
+        self.heard += frame.samples
+        frame.pts = None
+        self.resample(frame)
+        self.next = next(self.frames, None)
+        if self.next is None: self.resample(None)
+
+    def resample(self, frame):
+        "Place what the resampler gives out for `frame`; None empties it, at the end of a run"
+        for out in self.resampler.resample(frame) if self.resampler else ():
+            self.samples.place(self.at, out.to_ndarray()[0] * np.float32(2**-31))
+            self.at += out.samples
+
+    def take(self, i: int, n: int) -> np.ndarray:  # [n] float32
+        while self.next is not None and self.samples.filled < i + n: self.decode()
+        return self.samples.take(i, n)
+
+# %% ../nbs/00_media.ipynb #ec244a7a
 def _check_length(file):
     "Is as much there as was declared?"
     if not file.finished or file.overfull: return
@@ -337,9 +345,10 @@ def _check_content(file, n: int, motion: _Motion | None):
     for track in (file.video, file.audio):
         if track.errors > max(3, track.packets / 10):
             raise MediaError(file.path, 'damaged', f'{track.errors} of {track.packets} {track.stream.type} packets do not decode')
-    if motion and motion.still or file.video.packets == 1:
-        raise MediaError(file.path, 'still image', f'{file.video.packets} frame{"s" * (file.video.packets > 1)}, all alike')
-    if n < 2: raise MediaError(file.path, 'too short', f'{n} frame{"s" * (n != 1)} at {FPS} a second')
+    if file.video.packets == 1 or motion and file.video.done and motion.seen == 1: raise MediaError(file.path, 'still image', 'one picture')
+    if motion and motion.still: raise MediaError(file.path, 'still image', f'{motion.seen} pictures, all alike')
+    if n == 0: raise MediaError(file.path, 'too short', 'sound and picture never run at the same time')
+    if n == 1: raise MediaError(file.path, 'too short', 'one frame')
 
 # %% ../nbs/00_media.ipynb #299a5753
 def _pieces(path, seconds: float, video: bool = True, audio: bool = True) -> Iterator[tuple]:

@@ -9,11 +9,10 @@ __all__ = ['RESULT_COLUMNS', 'TEXT_COLUMNS', 'NUMBER_COLUMNS', 'SIMULATED', 'RAN
            'Threshold', 'threshold_at', 'p_value', 'leading_silence', 'loudness_db', 'scalar_controls',
            'gaussian_control', 'align_control', 'by_groups', 'pick', 'macro_average', 'count_videos',
            'seen_in_training', 'control_aucs', 'evaluation_notes', 'evaluate_results', 'flat_groups', 'audit_warnings',
-           'auc_table', 'atomic_path', 'plain', 'write_metrics', 'read_metrics', 'write_results', 'read_results']
+           'auc_table', 'plain', 'write_metrics', 'read_metrics', 'write_results', 'read_results']
 
-# %% ../nbs/09_evaluation.ipynb #25667891
-import json, math, os, tempfile
-from contextlib import contextmanager
+# %% ../nbs/09_evaluation.ipynb #00e39a57
+import json, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +21,8 @@ import pandas as pd
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from sklearn.preprocessing import StandardScaler
+
+from .media import atomic_path
 
 # %% ../nbs/09_evaluation.ipynb #a568b519
 RESULT_COLUMNS = {  # name -> meaning, in the order of detailed_results.csv; further columns may follow
@@ -457,27 +458,7 @@ def auc_table(
     table.index = pd.MultiIndex.from_tuples(table.index, names=['kind', 'group'])
     return table.round(3)
 
-# %% ../nbs/09_evaluation.ipynb #dde0b0a1
-@contextmanager
-def atomic_path(
-    path: Path,  # where the file shall stand in the end; its folder is made if need be
-):  # yields a temporary path beside it, with the same suffix
-    "Write to the temporary path; it replaces `path` only if the block ends well"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix='.writing-', suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp files are private
-        os.replace(name, path)
-    finally: Path(name).unlink(missing_ok=True)
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
+# %% ../nbs/09_evaluation.ipynb #1ca441b3
 def plain(
     value,  # nested dicts, lists, numpy and pandas values
 ):  # the same of dicts, lists, str, int, float, bool and None only

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FPS', 'SAMPLE_RATE', 'SAMPLES_PER_FRAME', 'MAX_PIXELS', 'MAX_GAP', 'PIECE_BYTES', 'QUEUE_BYTES', 'REASONS',
-           'MediaError', 'stream_media', 'stream_frames', 'read_audio', 'MediaInfo', 'probe', 'write_video']
+           'MediaError', 'stream_media', 'stream_frames', 'read_audio', 'MediaInfo', 'probe', 'atomic_path',
+           'write_video']
 
 # %% ../nbs/00_media.ipynb #b1f7ff4e
 import os, stat, uuid
@@ -473,7 +474,21 @@ def _encode_sound(stream, audio, sample_rate, start: float) -> Iterator[tuple]:
         yield start + i / sample_rate, stream.encode(frame)
     yield start + audio.shape[1] / sample_rate, stream.encode(None)
 
-# %% ../nbs/00_media.ipynb #ab630352
+# %% ../nbs/00_media.ipynb #f4f17363
+@contextmanager
+def atomic_path(
+    path: Path,  # where the file shall stand in the end; its folder is made if need be
+):  # yields a temporary path beside it, with the same suffix
+    "Write to the temporary path; it replaces `path` only if the block ends well."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{uuid.uuid4().hex[:8]}-{path.name[-100:]}')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally: temporary.unlink(missing_ok=True)
+
+# %% ../nbs/00_media.ipynb #b316fd55
 def write_video(
     path: Path,  # where to; the suffix names the container (.mp4, .mov, .mkv, .ts, .avi ...)
     frames: Iterable[np.ndarray] | None,  # each [H, W, 3] uint8 RGB; an odd side is padded by one pixel; None: no picture
@@ -491,16 +506,12 @@ def write_video(
 ) -> Path:
     "Write H.264 and AAC; the file appears whole or not at all, and the same input gives the same bytes"
     path = Path(path)
-    temporary = path.with_name(f'.{uuid.uuid4().hex[:8]}-{path.name}')
     options = {'fflags': '+bitexact'} | ({'movflags': '+faststart'} if path.suffix in ('.mp4', '.mov', '.m4v') else {})
     fps = Fraction(fps).limit_denominator(1001)
     if times is None: times = (i / fps for i in range(10**9))
-    try:
-        with _guard(path, 'unwritable'):
-            with av.open(f'file:{temporary}', 'w', options=options) as out:
-                _write(out, frames, audio, fps, sample_rate, audio_start, times, (video_codec, crf, preset, rotation), (audio_codec, audio_bit_rate))
-            os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    with _guard(path, 'unwritable'), atomic_path(path) as temporary:
+        with av.open(f'file:{temporary}', 'w', options=options) as out:
+            _write(out, frames, audio, fps, sample_rate, audio_start, times, (video_codec, crf, preset, rotation), (audio_codec, audio_bit_rate))
     return path
 
 # %% ../nbs/00_media.ipynb #59888859

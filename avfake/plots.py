@@ -9,7 +9,7 @@ __all__ = ['COLOURS', 'AUTHENTIC', 'CATEGORY_COLOURS', 'STYLE', 'MARK', 'STAGE_T
            'plot_roc', 'frame_times', 'plot_log_prob_over_time', 'plot_evaluation', 'plot_auc_by_group', 'plot_crops',
            'plot_delay_distribution', 'plot_timeline']
 
-# %% ../nbs/10_plots.ipynb #bbeebf75
+# %% ../nbs/10_plots.ipynb #fdce0149
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from .evaluation import CONTROL_LABELS, atomic_path, check_results, clean_scores, flat_groups
+from .evaluation import CONTROL_LABELS, check_results, clean_scores, flat_groups
+from .media import atomic_path
 
 # %% ../nbs/10_plots.ipynb #7e7828a7
 COLOURS = sns.color_palette('colorblind').as_hex()

@@ -81,7 +81,7 @@ class IndexReport:
         notes += [f'{n:,} skipped: {k}' for k, n in self.skipped.items()]
         return '\n'.join(lines + [f'  note: {o}' for o in notes])
 
-# %% ../nbs/03a_manifest.ipynb #24688967
+# %% ../nbs/03a_manifest.ipynb #ed7250d1
 def _method(name):  # both spellings made one
     return name.strip().lower().replace('_', '-').replace('wavtolip', 'wav2lip')
 
@@ -99,7 +99,7 @@ def _loose_key(path):
 
 def _suffix_method(path, known):
     "The method that a file's name ends in, if it is a known one: `00028_fake.mp4`, `05311_shift-5.mp4`."
-    last = Path(path).stem.rpartition('_')
+    last = path.rpartition('/')[2].rpartition('.')[0].rpartition('_')
     word = re.sub(r'[+-]\d+$', '', _method(last[2])) if last[0] else ''
     return word if word in known else 'unknown'
 
@@ -253,7 +253,7 @@ def _check_fractions(fractions):
                          'and their sum must be 1')
     return out
 
-# %% ../nbs/03a_manifest.ipynb #0ce62b5f
+# %% ../nbs/03a_manifest.ipynb #6095897b
 def _people(manifest, seed):
     "A row a person in seeded order: authentic clips, forged clips, methods."
     real, fake = manifest[manifest.label == 0], manifest[manifest.label == 1]
@@ -264,18 +264,20 @@ def _people(manifest, seed):
     people['draw'] = [hashlib.sha256(f'{seed}:{p}'.encode()).digest() for p in people.index]
     return people.sort_values('draw')
 
-def _draft(clips, fractions, rng):
-    "One assignment: about the largest first, each to the split that lacks most clips."
-    want = {s: f*sum(clips) for s, f in fractions.items() if f}
-    size = [n*rng.uniform(.5, 1.5) for n in clips]
-    chosen, lack = [None]*len(clips), dict(want)
-    for i in sorted(range(len(clips)), key=size.__getitem__, reverse=True):
-        chosen[i] = max(lack, key=lack.get)
-        lack[chosen[i]] -= clips[i]
-    for s in want:  # a very small share may have been left without anybody
+def _draft(clips, fakes, fractions, rng):
+    "One assignment: some who have forgeries to the test, the others, about the largest first, to where most clips lack."
+    n, lack = len(clips), {s: f*sum(clips) for s, f in fractions.items() if f}
+    chosen, jitter = [None]*n, [rng.uniform(.5, 1.5) for _ in clips]
+    for i in sorted(range(n), key=lambda i: (not fakes[i], jitter[i])):
+        if lack['test'] >= clips[i]/2: chosen[i] = 'test'; lack['test'] -= clips[i]
+    rest = {s: o for s, o in lack.items() if s != 'test'}
+    for i in sorted((i for i in range(n) if not chosen[i]), key=lambda i: -clips[i]*jitter[i]):
+        chosen[i] = max(rest, key=rest.get)
+        rest[chosen[i]] -= clips[i]
+    for s in lack:  # a very small share may have been left without anybody
         if s in chosen: continue
-        most = max(want, key=chosen.count)
-        chosen[min((i for i in range(len(clips)) if chosen[i] == most), key=clips.__getitem__)] = s
+        most = max(lack, key=chosen.count)
+        chosen[min((i for i in range(n) if chosen[i] == most), key=clips.__getitem__)] = s
     return chosen
 
 # %% ../nbs/03a_manifest.ipynb #d868be10
@@ -323,7 +325,7 @@ def _few_people(manifest, people, fractions, seed):
     return {**_split_clips(manifest, seen, ('train', 'validation'), fractions, seed),
             **_split_clips(manifest, [unseen], ('calibration', 'test'), fractions, seed)}, {unseen}
 
-# %% ../nbs/03a_manifest.ipynb #78b369c5
+# %% ../nbs/03a_manifest.ipynb #432e9f9b
 def make_splits(
     manifest: pd.DataFrame,  # from `index_videos`
     fractions: dict = None,  # share of the authentic clips in train, validation, calibration and test
@@ -336,7 +338,8 @@ def make_splits(
         of_clip, test = _few_people(manifest, people, fractions, seed)
     else:
         methods, rng = set().union(*people.methods), random.Random(seed)
-        drafts = [_draft(people.clips.tolist(), fractions, rng) for _ in range(min(max(20_000//len(people), 1), 400))]
+        clips, fakes, n = people.clips.tolist(), people.fakes.tolist(), min(max(20_000//len(people), 1), 400)
+        drafts = [_draft(clips, fakes, fractions, rng) for _ in range(n)]
         best = dict(zip(people.index, min(drafts, key=lambda d: _faults(d, people, fractions, methods))))
         real = manifest[manifest.label == 0]
         of_clip, test = dict(zip(real.path, real.source.map(best))), {p for p, s in best.items() if s == 'test'}

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['PHONES', 'VOWELS', 'CONSONANTS', 'STEP', 'MOUTH_TRACKS', 'CANVAS', 'CX', 'CY', 'MOUTH_BOX', 'JAW_LEVELS',
-           'EYE_LEVELS', 'CATEGORIES', 'DEMO_VERSION', 'Phone', 'phone_sequence', 'control_tracks', 'Voice',
+           'EYE_LEVELS', 'CATEGORIES', 'FORGED', 'DEMO_VERSION', 'Phone', 'phone_sequence', 'control_tracks', 'Voice',
            'synthesise', 'Utterance', 'speak', 'Face', 'relief', 'shade', 'paint_head', 'paint_eyes', 'lip_curves',
            'paint_mouth', 'Performance', 'Head', 'render', 'Recipe', 'Clip', 'person', 'speech', 'perform', 'make_clip',
            'plan_demo', 'make_demo']
 
-# %% ../nbs/01_synthetic.ipynb #341c4129
-import inspect
+# %% ../nbs/01_synthetic.ipynb #558251f8
 import json
 import multiprocessing as mp
 import os
@@ -509,7 +508,7 @@ def _over(warped, room, grain, rng):
     x, y = rng.integers(0, 64, 2); n = len(picture)
     return cv2.add(picture, grain[y:y + n, x:x + n], dtype=cv2.CV_8U)
 
-# %% ../nbs/01_synthetic.ipynb #9639b09f
+# %% ../nbs/01_synthetic.ipynb #e79c6af1
 @dataclass(frozen=True)
 class Recipe:
     "What goes into a clip: all of it is drawn from these numbers"
@@ -545,46 +544,48 @@ def perform(recipe: Recipe) -> Head:
     return Head(person(recipe)[0], Performance.draw(_rng(recipe, 2, recipe.clip), recipe.n_frames))
 
 def make_clip(
-    seed: int = 0,
-    recipe: Recipe = None,  # instead of a seed: exactly this clip
+    seed: int = 0,          # somebody else's face, voice and words for each
+    seconds: float = 2.,
+    size: int = 192,        # side of the picture in pixels
+    recipe: Recipe = None,  # instead of all these: exactly this clip
     head: Head = None,      # of this recipe, where there is one already
 ) -> Clip:
-    "An authentic clip of two seconds, somebody else's for each seed; or whatever the recipe says"
-    r = recipe or Recipe(seed)
+    "An authentic clip, or whatever the recipe says"
+    r = recipe or Recipe(seed, n_frames=round(seconds * FPS), size=size)
     mouth = speech(r, r.clip if r.mouth is None else r.mouth).mouth
     audio = speech(r, r.clip if r.sound is None else r.sound).audio
     return Clip(render(head or perform(r), mouth, r.size), audio, mouth, r)
 
-# %% ../nbs/01_synthetic.ipynb #9fb20194
+# %% ../nbs/01_synthetic.ipynb #241e99a1
 CATEGORIES = {'RealVideo-RealAudio': ('A', 'real'), 'RealVideo-FakeAudio': ('B', 'revoiced'),
               'FakeVideo-RealAudio': ('C', 'redriven'), 'FakeVideo-FakeAudio': ('D', 'redriven-revoiced')}
+FORGED = tuple(CATEGORIES)[1:]
 
 def plan_demo(
     n_identities: int = 40,
-    clips_per_identity: int = 8,
-    forged_identities: int = 16,  # of them, so many have forgeries: three of each clip, one of each kind
-    seconds: tuple = (1.4, 2.),   # shortest and longest clip
-    size: int = 192,
+    real_per_identity: int = 8,     # authentic clips
+    fakes_per_category: int = 70,   # spread evenly over all identities
+    seconds: tuple = (1.4, 2.),     # shortest and longest clip
+    size: int = 192,                # of the picture in pixels
     seed: int = 0,
-) -> list:                        # of (category, name of the file, Recipe)
-    "The list of clips. The forgeries use every picture, every mouth and every sound of a person once: none can tell by itself"
-    n = clips_per_identity
-    if n < 3: raise ValueError(f'clips_per_identity={n}: at least 3 are needed, as mouth and sound come from other clips')
-    if not 0 <= forged_identities <= n_identities: raise ValueError(f'forged_identities={forged_identities}: allowed is 0 to {n_identities}')
-    rng, out = np.random.default_rng([seed, 3]), []
+) -> list:                          # of (category, name of the file, Recipe)
+    "The list of clips. A forgery takes picture, mouth and sound from clips of its person, each of which is as likely as any other"
+    rng, out, pool = np.random.default_rng([seed, 3]), [], max(real_per_identity, 3)
+    most = n_identities * pool * (pool - 1)
+    if not 0 <= fakes_per_category <= most: raise ValueError(f'fakes_per_category={fakes_per_category}: allowed is 0 to {most}')
     low, high = (round(s * FPS) for s in seconds)
-    forged = set(rng.permutation(n_identities)[:forged_identities].tolist())
-    for i in range(n_identities):
-        lengths = rng.integers(low, high + 1, n)
-        for j in range(n):
-            other = lambda step: int((j + 1 + step % (n - 1)) % n)  # never j itself, and a permutation for each step
-            donors = {'A': (j, j), 'B': (j, other(0)), 'C': (other(1), j), 'D': (other(2), other(3))}
-            for category, (letter, method) in CATEGORIES.items():
-                if letter != 'A' and i not in forged: continue
-                mouth, sound = donors[letter]
-                name = '_'.join([f'{j:05d}', *(f'{k:05d}' for k in dict.fromkeys((mouth, sound)) if k != j), *([method] if letter != 'A' else [])])
-                out.append((category, f'{name}.mp4', Recipe(seed, i, j, mouth, sound, int(lengths[j]), size)))
-    return out
+    # the first of these have one forgery of each category more than the rest
+    for rank, i in enumerate(rng.permutation(n_identities).tolist()):
+        lengths, order = rng.integers(low, high + 1, pool), rng.permutation(pool).tolist()
+        out += [('RealVideo-RealAudio', f'{j:05d}.mp4', Recipe(seed, i, j, j, j, int(lengths[j]), size)) for j in range(real_per_identity)]
+        for k in range(fakes_per_category // n_identities + (rank < fakes_per_category % n_identities)):
+            j = order[k % pool]
+            def other(step): return (j + 1 + (k // pool + step) % (pool - 1)) % pool  # another clip than j, and another for another step
+            for category, mouth, sound in ((FORGED[0], j, other(0)), (FORGED[1], other(1), j), (FORGED[2], other(2), other(3))):
+                donors = [x for x in dict.fromkeys((mouth, sound)) if x != j]
+                name = '_'.join(f'{x:05d}' for x in (j, *donors)) + f'_{CATEGORIES[category][1]}.mp4'
+                out.append((category, name, Recipe(seed, i, j, mouth, sound, int(lengths[j]), size)))
+    return sorted(out, key=lambda job: (job[2].identity, job[2].clip))
 
 # %% ../nbs/01_synthetic.ipynb #230632f9
 def _folder(category, identity): return f'{category}/unstated/unstated/id{identity:05d}'
@@ -615,18 +616,17 @@ def _write_metadata(plan, path):
         lines.append(f"{who},{'-' if letter == 'A' else who},-,{method},{letter},{category},unstated,unstated,{name},FakeAVCeleb/{_folder(category, r.identity)}")
     _write_text(path, '\n'.join(lines) + '\n')
 
-# %% ../nbs/01_synthetic.ipynb #32a82e53
+# %% ../nbs/01_synthetic.ipynb #1713736a
 DEMO_VERSION = 1  # raised when the clips of a seed change
 
 def _claim(out_dir, settings):
     "Start or go on in `out_dir`; clips made with other settings go, anything else stays"
     stamp = out_dir/'demo.json'
     if stamp.exists():
-        old = json.loads(stamp.read_text(encoding='utf-8'))
-        if old == settings: return
-        old.pop('version')
-        for category, name, r in plan_demo(**old): (out_dir/_folder(category, r.identity)/name).unlink(missing_ok=True)
+        if json.loads(stamp.read_text(encoding='utf-8')) == settings: return
         (out_dir/'meta_data.csv').unlink(missing_ok=True)
+        for category in CATEGORIES:
+            for path in out_dir.glob(f'{category}/unstated/unstated/id*/*.mp4'): path.unlink()
     elif out_dir.exists() and any(out_dir.iterdir()):
         raise ValueError(f'{out_dir} holds other files; name a folder that is empty, new, or an earlier demo')
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -634,14 +634,20 @@ def _claim(out_dir, settings):
 
 def make_demo(
     out_dir: Path,
-    workers: int = None,     # processes; one a core if None; 0: none
+    n_identities: int = 40,
+    real_per_identity: int = 8,    # authentic clips
+    fakes_per_category: int = 70,  # spread evenly over all identities
+    seconds: tuple = (1.4, 2.),    # shortest and longest clip
+    size: int = 192,               # of the picture in pixels
+    seed: int = 0,
+    workers: int = None,           # processes; one a core if None; 0: none
     progress: bool = True,
-    **settings,              # of `plan_demo`
-) -> Path:                   # out_dir
+) -> Path:                         # out_dir
     "Make the demo set, or what is missing of it"
+    settings = dict(n_identities=n_identities, real_per_identity=real_per_identity, fakes_per_category=fakes_per_category,
+                    seconds=list(seconds), size=size, seed=seed)
     out_dir, plan, groups = Path(out_dir), plan_demo(**settings), {}
-    defaults = {k: p.default for k, p in inspect.signature(plan_demo).parameters.items()}
-    _claim(out_dir, json.loads(json.dumps(dict(defaults | settings, version=DEMO_VERSION))))
+    _claim(out_dir, dict(settings, version=DEMO_VERSION))
     for job in plan: groups.setdefault((job[2].identity, job[2].clip), []).append(job)
     work = partial(_make_files, out_dir=str(out_dir))
     with tqdm(total=len(plan), desc='demo', unit='clip', mininterval=2, disable=not progress) as bar:

@@ -7,7 +7,7 @@ __all__ = ['MEL_PER_FRAME', 'HOP', 'MEL_FLOOR', 'WindowConfig', 'log_mel', 'fram
            'mel_window', 'cut_chunks', 'ClipSounds', 'valid_shifts', 'TrainWindows', 'ClipBatches', 'make_loader',
            'window_starts', 'clip_windows']
 
-# %% ../nbs/03c_data.ipynb #db00dbb8
+# %% ../nbs/03c_data.ipynb #786bf3aa
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,15 +20,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .cache import StoredClip, extract_clip, extract_clips, left_out, load_clip, open_clip, write_clip
-from .manifest import (AUTHENTIC, COLUMNS, FRACTIONS, SPLITS, TYPES, check_splits, index_videos, load_split, make_splits,
-                             save_split, split_hash, split_table)  # so that one import serves for all of the data
+from .manifest import (AUTHENTIC, COLUMNS, FRACTIONS, SPLITS, TYPES, check_splits, index_videos, load_split,
+                             make_splits, save_split, split_hash, split_table)  # so that one import serves for all of the data
 from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from .mouth import MouthClip
 
-# %% ../nbs/03c_data.ipynb #d9a86fc5
+# %% ../nbs/03c_data.ipynb #f8a4e778
 MEL_PER_FRAME = 4  # log-mel columns a video frame: one each 10 ms
 HOP = SAMPLES_PER_FRAME//MEL_PER_FRAME
 
+# %% ../nbs/03c_data.ipynb #6495b4ab
 @dataclass(frozen=True)
 class WindowConfig:
     "What a window of picture and sound holds."

@@ -256,7 +256,7 @@ def relief(
     z += 6 * _bump(CX, face.mouth_y, 34, 20) + 7 * _bump(CX, CY + .86 * face.b, 24, 12) - 4 * _bump(CX, face.mouth_y + 24, 22, 6)
     return z, outline
 
-# %% ../nbs/01_synthetic.ipynb #5d27e5bc
+# %% ../nbs/01_synthetic.ipynb #9b661f82
 def _mix(image, colour, weight):
     "Lay `colour` over the float image with [384, 384] `weight`"
     image += weight[..., None] * (np.asarray(colour, np.float32) - image)
@@ -286,11 +286,12 @@ def paint_head(
         nonlocal alpha
         _mix(image, colour, weight); alpha = np.maximum(alpha, weight)
     u, v = (_X - CX) / face.a, (_Y - CY) / face.b
-    long = (u / 1.25) ** 2 + ((v + .25) / (.95 + .55 * face.hair_long)) ** 2
+    reach = .85 + .45 * face.hair_long
+    long = (u / 1.22) ** 2 + ((v + 1.36 - reach) / reach) ** 2
     if face.hair_long: lay(strands * .75, _soft((long - 1) * 60))
     neck = _soft(np.abs(_X - CX) - face.a * (.56 + .10 * np.clip(v - 1.05, 0, 1)), 4) * (v > .3)
     lay(skin * .62 * (1 - .12 * np.abs(u))[..., None], neck.astype(np.float32))
-    lay(_rgb(*face.cloth) * (1 - .15 * np.abs(u))[..., None], _soft((1.30 + .10 * u ** 2 - .08 * np.exp(-(u / .45) ** 2) * -1 - v) * 60, 3))
+    lay(_rgb(*face.cloth) * (1 - .15 * np.abs(u))[..., None], _soft((1.30 + .04 * u ** 2 + .08 * np.exp(-(u / .45) ** 2) - v) * 60, 3))
     for side in (-1, 1): lay(skin * .75, _soft((((_X - CX - side * face.a * 1.0) / 11) ** 2 + ((_Y - CY + 4) / 24) ** 2 - 1) * 9))
     tone = np.broadcast_to(skin, image.shape).copy()
     for side in (-1, 1):
@@ -302,7 +303,7 @@ def paint_head(
         _mix(image, skin * .25, .8 * _bump(CX + side * 9 * face.nose, CY + .26 * face.b + 9, 4, 2.5))
         _paint_brow(image, face, side, hair * .8)
     cap = _soft(((np.abs(u) / 1.06) ** 2.5 + (np.abs(v) / 1.3) ** 2.5 - 1) * 60)
-    cap = cap * _soft(-(np.sqrt((u / .9) ** 2 + ((v - .28) / (face.hairline + .42)) ** 2) - 1) * 50, 4) * (v < .05 + .4 * face.hair_long)
+    cap = cap * _soft(-(np.sqrt((u / .9) ** 2 + ((v - .28) / (face.hairline + .42)) ** 2) - 1) * 50, 4) * _soft((v - .05 - .4 * face.hair_long) * 60, 9)
     lay(strands, cap.astype(np.float32))
     return np.dstack([np.clip(image, 0, 1), alpha]), z
 
@@ -356,7 +357,7 @@ def paint_eyes(
         _line(rgb, np.c_[x, top] - origin, (30, 22, 20), 2); _line(rgb, np.c_[x, low] - origin, tuple(skin * .6), 1)
         view[..., :3] = rgb
 
-# %% ../nbs/01_synthetic.ipynb #66204e18
+# %% ../nbs/01_synthetic.ipynb #5277f717
 def lip_curves(
     face: Face,
     pose: np.ndarray,  # [4] open, wide, press, bite
@@ -393,7 +394,8 @@ def paint_mouth(
     gap = float((bottom - top)[12, 1])
     if gap > 1.5:
         _polygon(patch, shape(top, bottom), (34, 12, 14))
-        below = np.c_[top[:, 0], np.minimum(bottom[:, 1], top[:, 1] + np.clip(.45 * gap, 2.5, 8.5))][3:-3]
+        edge = top[:, 1] + np.clip(.5 * gap, 2.5, 9) * (1 - np.linspace(-1, 1, 25) ** 2) ** .4
+        below = np.c_[top[:, 0], np.minimum(bottom[:, 1], edge)][3:-3]
         _polygon(patch, shape(top[3:-3], below), tuple(np.array([226, 220, 208]) * light))
         if gap > 9:
             tongue = np.c_[bottom[:, 0], np.maximum(top[:, 1] + 10, bottom[:, 1] - .32 * gap)][6:-6]
@@ -401,7 +403,7 @@ def paint_mouth(
     else: _line(patch, mid(top, bottom, .5), tuple(lips * .42), 2)
     _line(patch, low[7:-7] + (0, 3), tuple(patch[2, 2] * .9), 1)
 
-# %% ../nbs/01_synthetic.ipynb #9bacbf7a
+# %% ../nbs/01_synthetic.ipynb #61fe1ce1
 def _sway(rng, n, seconds=.7):
     "[n] smooth random motion, standard deviation about 1"
     pad = int(4 * seconds * FPS)
@@ -425,10 +427,10 @@ class Performance:
         light = np.array([u(-.6, .6), u(-.65, -.1), 1.]); light /= np.linalg.norm(light)
         return cls(zoom=u(.92, 1.1) * (1 + sway(.008)), x=u(-.06, .06) + sway(.008), y=u(-.03, .04) + sway(.006),
                    roll=u(-7, 7) + sway(1.3), yaw=u(-.12, .12) + sway(.03), pitch=u(-.05, .05) + sway(.02),
-                   shut=shut, gaze=(u(-2, 2), u(-1, 1)), light=light, warmth=1 + rng.uniform(-.07, .07, 3), exposure=u(.75, 1.12),
+                   shut=shut, gaze=(u(-2, 2), u(-1, 1)), light=light, warmth=1 + rng.uniform(-.05, .05, 3), exposure=u(.75, 1.12),
                    noise=u(1, 4), tint=rng.uniform(.97, 1.03, 3), texture=int(rng.integers(2 ** 31)))
 
-# %% ../nbs/01_synthetic.ipynb #b66a87c6
+# %% ../nbs/01_synthetic.ipynb #540f0e3d
 JAW_LEVELS, EYE_LEVELS = 24, 5
 
 def _background(rng, size):
@@ -445,7 +447,7 @@ class Head:
         canvas, z = paint_head(face, show.light, rng)
         canvas[..., :3] *= show.warmth * show.exposure * canvas[..., 3:]
         canvas = (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
-        self.depth = np.ascontiguousarray(z / 105, np.float32)
+        self.depth = cv2.GaussianBlur(z.astype(np.float32) / 105, (0, 0), 10)  # smooth, or the outline tears when it turns
         self.eyes_at = slice(int(face.eye_y) - 24, int(face.eye_y) + 24)
         self.eyes = []
         for k in range(EYE_LEVELS):
@@ -454,7 +456,7 @@ class Head:
         top = round(face.mouth_y) - MOUTH_BOX[1]; self.jaw_at = slice(top, CANVAS)
         y, u = _Y[top:], (_X[top:] - CX) / face.a
         chin = CY + face.b
-        drop = np.clip((y - face.mouth_y) / 16, 0, 1) * np.clip((CANVAS + 20 - y) / (CANVAS + 20 - chin), 0, 1) * np.exp(-.5 * (u / .75) ** 4)
+        drop = np.clip((y - face.mouth_y + 4) / (18 + 90 * u ** 2), 0, 1) * np.clip((CANVAS + 20 - y) / (CANVAS + 20 - chin), 0, 1) * np.exp(-.5 * (u / .95) ** 4)
         self.jaws = [cv2.remap(canvas, _X[top:], y - drop * .5 * face.gap * k / (JAW_LEVELS - 1), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                      for k in range(JAW_LEVELS)]
         self.canvas = canvas

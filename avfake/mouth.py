@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ANCHORS', 'RIGHT_EYE', 'LEFT_EYE', 'RIGID', 'LIPS', 'MOUTH_PER_SIZE', 'MouthConfig', 'warp', 'detect_faces',
            'face_mesh', 'face_square', 'FaceTrack', 'Sighting', 'see_face', 'FaceTracker', 'smooth', 'mouth_squares',
-           'MouthClip', 'stream_mouth', 'read_mouth']
+           'crop_mouth', 'MouthClip', 'stream_mouth', 'read_mouth']
 
-# %% ../nbs/02_mouth.ipynb #96d52020
+# %% ../nbs/02_mouth.ipynb #d6be64d4
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .media import MediaError, stream_media
+from .media import FPS, MediaError, stream_media
 
 # %% ../nbs/02_mouth.ipynb #43cacc4d
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def detect_faces(
     xy, wh, score, d = xy[best], wh[best], score[best], (eyes[:, 1] - eyes[:, 0])[best]
     return np.c_[xy*side + [x, y] - .5, wh.max(1)*side, np.arctan2(d[:, 1], d[:, 0]), score]
 
-# %% ../nbs/02_mouth.ipynb #68251e0a
+# %% ../nbs/02_mouth.ipynb #bf5cd57e
 RIGHT_EYE, LEFT_EYE = [33, 133], [362, 263]  # outer and inner corners; right is the person's right, left in the image
 RIGID = RIGHT_EYE + LEFT_EYE + [168, 6, 197, 195, 5, 4, 98, 327, 2] + [127, 356, 234, 454, 10]  # eyes, nose, outline
 LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]  # the outer contour
@@ -146,19 +146,23 @@ def face_square(
     return np.array([*(R @ ((low + high)/2)), 1.5*(high - low).max(), angle])
 
 def _thumbnail(image):
-    return cv2.cvtColor(cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    image = image[::max(1, len(image)//128), ::max(1, image.shape[1]//128)]  # coarse will do, and is quick at any size
+    small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 def _likeness(a, b):
     "Correlation of two thumbnails: 1 alike, 0 unrelated; brightness and contrast do not matter."
     a, b = a - a.mean(), b - b.mean()
     return float((a*b).sum()/(np.sqrt((a*a).sum()*(b*b).sum()) + 1e-6))
 
-# %% ../nbs/02_mouth.ipynb #e1888d2b
+# %% ../nbs/02_mouth.ipynb #dfd4b429
 class FaceTrack:
     "One face through time: a row of nine numbers for each frame in which it was seen, so that hours fit in memory."
     def __init__(self): self.numbers, self.roi, self.grey = array('d'), None, None
 
-    def add(self, frame, shot, seen): self.numbers.extend((frame, shot, *seen.row)); self.roi, self.grey = seen.roi, seen.grey
+    def add(self, frame, shot, seen):
+        self.numbers.extend((frame, shot, *seen.row))
+        self.roi, self.grey = seen.roi, seen.grey
 
     @property
     def rows(self) -> np.ndarray:  # [n, 9] frame, shot, face x, y, mouth x, y, face size, angle, presence
@@ -201,7 +205,7 @@ def _overlap(a, b):
     both = np.prod(np.clip(high - low, 0, None))
     return both/(a[2]**2 + b[2]**2 - both)
 
-# %% ../nbs/02_mouth.ipynb #973e057c
+# %% ../nbs/02_mouth.ipynb #dcc63f19
 def _tiles(h, w):
     "Overlapping squares that cover a frame, at two scales: faces that are small in the whole are large in one of them."
     for side in (min(h, w), min(h, w)/2):
@@ -216,13 +220,15 @@ class FaceTracker:
 
     def update(self, frame: np.ndarray):  # [H, W, 3] uint8 RGB, the next frame
         before, self.grey = self.grey, _thumbnail(frame)
-        jump = before is not None and abs(self.grey - before).mean() > 8 and _likeness(self.grey, before) < self.cfg.cut_likeness
+        before = self.grey if before is None else before
+        jump = abs(self.grey - before).mean() > 8 and _likeness(self.grey, before) < self.cfg.cut_likeness
         self._follow(frame, jump)
         cut = jump and not self.active  # a camera that jerks keeps its face, a cut does not
         self.shot += cut
         lost = [t for t in self.ended if t.last[1] == self.shot and self.n - t.last[0] <= self.cfg.max_gap]
         every = self.n % self.cfg.detect_every == 0
-        if every or lost or not self.active: self._look(frame, [None, *((x - r, y - r, 2*r) for x, y, r, _ in [t.roi for t in lost])])
+        around = [(t.roi[0] - t.roi[2], t.roi[1] - t.roi[2], 2*t.roi[2]) for t in lost]
+        if every or lost or not self.active: self._look(frame, [None, *around])
         if (every or cut) and not self.active: self._look(frame, _tiles(*frame.shape[:2]))
         self.n += 1
 
@@ -238,16 +244,20 @@ class FaceTracker:
         for square in squares:
             for x, y, side, angle, _ in detect_faces(frame, square, self.cfg.min_detection):
                 if len(self.active) >= self.cfg.max_faces: return
-                seen = see_face(frame, np.array([x, y, 1.5*side, angle]), self.cfg)
-                if not seen or any(_overlap(seen.roi, t.roi) > .25 for t in self.active): continue
+                roi = np.array([x, y, 1.5*side, angle])
+                seen = self._is_new(roi) and see_face(frame, roi, self.cfg)
+                if not seen or not self._is_new(seen.roi): continue
                 self.active.append(self._known(seen) or FaceTrack())
                 self.active[-1].add(self.n, self.shot, seen)
 
+    def _is_new(self, roi): return all(_overlap(roi, t.roi) <= .25 for t in self.active)
+
     def _known(self, seen):
-        "An ended track that goes on here: in the same place and, if there was a cut or a long time between, of the same looks."
+        "An ended track that goes on here: in the same place and, after a cut or a long time, with the same looks."
         for track in sorted(self.ended, key=lambda t: -t.last[0]):
             recent = track.last[1] == self.shot and self.n - track.last[0] <= self.cfg.max_gap
-            if _overlap(seen.roi, track.roi) > .3 and (recent or _likeness(seen.grey, track.grey) > self.cfg.same_likeness):
+            same = recent or _likeness(seen.grey, track.grey) > self.cfg.same_likeness
+            if same and _overlap(seen.roi, track.roi) > .3:
                 self.ended.remove(track)
                 return track
 
@@ -268,18 +278,19 @@ def smooth(
     (s0, s1, s2), (m0, m1) = [moment(w, p) for p in range(3)], [moment(w*y, p) for p in range(2)]
     return (s2*m0 - s1*m1)/(s0*s2 - s1**2)
 
-# %% ../nbs/02_mouth.ipynb #ef8d0bf1
+# %% ../nbs/02_mouth.ipynb #575c125f
 def mouth_squares(
     track: FaceTrack,  # the face that is cut out
     n: int,  # frames of the clip
     cfg: MouthConfig,
 ) -> tuple:  # ([n, 4] centre x, y, side, angle of the square around the mouth, NaN where unknown; [n] bool found)
-    "Where the crop lies in each frame: carried by rigid points of the face, and by the slowly moving place of the mouth in it."
+    "Where the crop lies in each frame: carried by the rigid points of the face, and by the mouth's slowly moving place in it."
     out, found, rows = np.full((n, 4), np.nan), np.zeros(n, bool), track.rows
     frames, shots = rows[:, :2].astype(int).T
     found[frames] = True
-    gap = np.diff(frames)  # a long absence breaks the motion, and so does a cut from one frame to the next
-    for part in np.split(np.arange(len(frames)), np.where((gap > cfg.max_gap + 1) | (gap == 1) & (np.diff(shots) > 0))[0] + 1):
+    gap = np.diff(frames)
+    broken = (gap > cfg.max_gap + 1) | (gap == 1) & (np.diff(shots) > 0)  # a long absence, or a cut
+    for part in np.split(np.arange(len(frames)), np.where(broken)[0] + 1):
         t = np.arange(frames[part[0]], frames[part[-1]] + 1)
         columns = np.c_[rows[part, 2:7], np.unwrap(rows[part, 7])].T
         x, y, mouth_x, mouth_y, size, angle = [np.interp(t, frames[part], c) for c in columns]
@@ -291,7 +302,17 @@ def mouth_squares(
         out[t] = np.stack([centre.real, centre.imag, size*MOUTH_PER_SIZE/cfg.mouth_fraction, angle], 1)
     return out, found
 
-# %% ../nbs/02_mouth.ipynb #976ff0dd
+# %% ../nbs/02_mouth.ipynb #e3d9efac
+def crop_mouth(
+    frame: np.ndarray,  # [H, W, 3] uint8
+    square: np.ndarray,  # [4] of `mouth_squares`
+    cfg: MouthConfig,
+) -> np.ndarray:  # [size, size, 3] uint8
+    "The mouth of one frame; black where its place is unknown."
+    if not np.isfinite(square[0]): return np.zeros((cfg.size, cfg.size, 3), np.uint8)
+    return warp(frame, _square(*square, cfg.size, fy=cfg.mouth_height), cfg.size)
+
+# %% ../nbs/02_mouth.ipynb #ee08994d
 @dataclass
 class MouthClip:
     "Mouth crops and the sound that goes with them."
@@ -304,36 +325,36 @@ class MouthClip:
     @property
     def face_fraction(self): return float(self.found.mean()) if len(self.found) else 0.
 
-def _crop(frame, square, cfg):
-    if not np.isfinite(square[0]): return np.zeros((cfg.size, cfg.size, 3), np.uint8)
-    return warp(frame, _square(*square, cfg.size, fy=cfg.mouth_height), cfg.size)
+def _join(clips): return MouthClip(*[np.concatenate([getattr(c, k) for c in clips]) for k in ('crops', 'audio', 'found')])
 
-# %% ../nbs/02_mouth.ipynb #22429d19
+# %% ../nbs/02_mouth.ipynb #fef1ca9b
 def stream_mouth(
     path: Path,  # the video file
     cfg: MouthConfig = MouthConfig(),
-    seconds: float = 10.,  # at most, a piece
+    seconds: float = 10.,  # length of a piece, to within half a second
 ) -> Iterator[MouthClip]:  # consecutive pieces
     "Read a video twice, once to follow the faces and once to cut, so that memory stays flat however long it is."
-    tracker, kept, n_bytes = FaceTracker(cfg), [], 0
-    for frames, audio in stream_media(path, seconds):
+    tracker, kept, n_bytes, step = FaceTracker(cfg), [], 0, min(seconds, .4)  # few frames at a time: they may be large
+    for frames, audio in stream_media(path, step):
         for frame in frames: tracker.update(frame)
         n_bytes += frames.nbytes
-        kept = kept + [(frames, audio)] if kept is not None and n_bytes <= 200_000_000 else None  # short: decode once
+        kept = kept + [(frames, audio)] if kept is not None and n_bytes <= 100_000_000 else None  # short: decode once
     n = tracker.n
     share = tracker.tracks[0].n_frames/n if tracker.tracks else 0.
     if share < max(cfg.min_face_fraction, 1e-9):
         raise MediaError(path, 'no face', f'found in {share:.0%} of {n} frames, {cfg.min_face_fraction:.0%} are needed')
     squares, found = mouth_squares(tracker.tracks[0], n, cfg)
-    i = 0
-    for frames, audio in kept or stream_media(path, seconds):
+    i, clips = 0, []
+    for frames, audio in kept or stream_media(path, step):
         s, i = slice(i, i + len(frames)), i + len(frames)
-        yield MouthClip(np.stack([_crop(f, q, cfg) for f, q in zip(frames, squares[s])]), audio, found[s])
+        clips.append(MouthClip(np.stack([crop_mouth(f, q, cfg) for f, q in zip(frames, squares[s])]), audio, found[s]))
+        if sum(c.n_frames for c in clips) >= round(seconds*FPS): yield _join(clips); clips = []
+    if clips: yield _join(clips)
 
+# %% ../nbs/02_mouth.ipynb #e5178339
 def read_mouth(
     path: Path,  # the video file
     cfg: MouthConfig = MouthConfig(),
 ) -> MouthClip:  # the whole video
     "The mouth of the person who speaks, in every frame; `MediaError('no face')` if there is none to read."
-    parts = list(stream_mouth(path, cfg))
-    return MouthClip(*[np.concatenate([getattr(p, k) for p in parts]) for k in ('crops', 'audio', 'found')])
+    return _join(list(stream_mouth(path, cfg)))

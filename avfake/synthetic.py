@@ -9,7 +9,7 @@ __all__ = ['PHONES', 'VOWELS', 'CONSONANTS', 'STEP', 'MOUTH_TRACKS', 'CANVAS', '
            'paint_mouth', 'Performance', 'Head', 'render', 'Recipe', 'Clip', 'person', 'speech', 'perform', 'make_clip',
            'plan_demo', 'make_demo']
 
-# %% ../nbs/01_synthetic.ipynb #558251f8
+# %% ../nbs/01_synthetic.ipynb #d32b6791
 import json
 import multiprocessing as mp
 import os
@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import istft, sawtooth, stft
 from tqdm.auto import tqdm
 
-from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, write_video
+from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, atomic_path, write_video
 
 # %% ../nbs/01_synthetic.ipynb #ae76b42c
 @dataclass(frozen=True)
@@ -430,12 +430,13 @@ class Performance:
                    shut=shut, gaze=(u(-2, 2), u(-1, 1)), light=light, warmth=1 + rng.uniform(-.05, .05, 3), exposure=u(.75, 1.12),
                    noise=u(1, 4), tint=rng.uniform(.97, 1.03, 3), texture=int(rng.integers(2 ** 31)))
 
-# %% ../nbs/01_synthetic.ipynb #540f0e3d
+# %% ../nbs/01_synthetic.ipynb #1f8e4ba7
 JAW_LEVELS, EYE_LEVELS = 24, 5
 
 def _background(rng, size):
     "[size, size, 3] uint8: a blurred room"
-    small = rng.uniform(.15, .7) + .06 * rng.standard_normal(3) + rng.normal(0, .13, (5, 5, 1)) + rng.normal(0, .03, (5, 5, 3)) + np.linspace(.1, -.1, 5)[:, None, None] * rng.uniform(-1, 1)
+    wall = rng.uniform(.15, .7) + .06 * rng.standard_normal(3)  # its colour, then what stands before it and how the light falls
+    small = wall + rng.normal(0, .13, (5, 5, 1)) + rng.normal(0, .03, (5, 5, 3)) + np.linspace(.1, -.1, 5)[:, None, None] * rng.uniform(-1, 1)
     room = cv2.resize(small.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return (np.clip(room, .03, .97) * 255).astype(np.uint8)
 
@@ -456,7 +457,8 @@ class Head:
         top = round(face.mouth_y) - MOUTH_BOX[1]; self.jaw_at = slice(top, CANVAS)
         y, u = _Y[top:], (_X[top:] - CX) / face.a
         chin = CY + face.b
-        drop = np.clip((y - face.mouth_y + 4) / (18 + 90 * u ** 2), 0, 1) * np.clip((CANVAS + 20 - y) / (CANVAS + 20 - chin), 0, 1) * np.exp(-.5 * (u / .95) ** 4)
+        drop = np.clip((y - face.mouth_y + 4) / (18 + 90 * u ** 2), 0, 1)
+        drop *= np.clip((CANVAS + 20 - y) / (CANVAS + 20 - chin), 0, 1) * np.exp(-.5 * (u / .95) ** 4)
         self.jaws = [cv2.remap(canvas, _X[top:], y - drop * .5 * face.gap * k / (JAW_LEVELS - 1), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                      for k in range(JAW_LEVELS)]
         self.canvas = canvas
@@ -589,7 +591,7 @@ def plan_demo(
                 out.append((category, name, Recipe(seed, i, j, mouth, sound, int(lengths[j]), size)))
     return sorted(out, key=lambda job: (job[2].identity, job[2].clip))
 
-# %% ../nbs/01_synthetic.ipynb #230632f9
+# %% ../nbs/01_synthetic.ipynb #5cf85426
 def _folder(category, identity): return f'{category}/unstated/unstated/id{identity:05d}'
 
 def _make_files(jobs, out_dir):
@@ -601,13 +603,11 @@ def _make_files(jobs, out_dir):
         if r.mouth not in filmed:
             head = head or perform(r)
             filmed[r.mouth] = make_clip(recipe=r, head=head).frames
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, filmed[r.mouth], speech(r, r.sound).audio)
     return len(jobs)
 
 def _write_text(path, text):
-    temporary = path.with_name(f'.{os.getpid()}-{path.name}')
-    temporary.write_text(text, encoding='utf-8'); os.replace(temporary, path)
+    with atomic_path(path) as temporary: temporary.write_text(text, encoding='utf-8')
 
 def _write_metadata(plan, path):
     "FakeAVCeleb's table: the name of the file under `path`, its folder in a column without a name"
@@ -615,7 +615,8 @@ def _write_metadata(plan, path):
     for category, name, r in plan:
         letter, method = CATEGORIES[category]
         who = f'id{r.identity:05d}'
-        lines.append(f"{who},{'-' if letter == 'A' else who},-,{method},{letter},{category},unstated,unstated,{name},FakeAVCeleb/{_folder(category, r.identity)}")
+        lines.append(','.join([who, '-' if letter == 'A' else who, '-', method, letter, category, 'unstated', 'unstated', name,
+                               f'FakeAVCeleb/{_folder(category, r.identity)}']))
     _write_text(path, '\n'.join(lines) + '\n')
 
 # %% ../nbs/01_synthetic.ipynb #1713736a

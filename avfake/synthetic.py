@@ -560,7 +560,7 @@ def make_clip(
     audio = speech(r, r.clip if r.sound is None else r.sound).audio
     return Clip(render(head or perform(r), mouth, r.size), audio, mouth, r)
 
-# %% ../nbs/01_synthetic.ipynb #241e99a1
+# %% ../nbs/01_synthetic.ipynb #8511bc93
 CATEGORIES = {'RealVideo-RealAudio': ('A', 'real'), 'RealVideo-FakeAudio': ('B', 'revoiced'),
               'FakeVideo-RealAudio': ('C', 'redriven'), 'FakeVideo-FakeAudio': ('D', 'redriven-revoiced')}
 FORGED = tuple(CATEGORIES)[1:]
@@ -580,7 +580,10 @@ def plan_demo(
     low, high = (round(s * FPS) for s in seconds)
     # the first of these have one forgery of each category more than the rest
     for rank, i in enumerate(rng.permutation(n_identities).tolist()):
-        lengths, order = rng.integers(low, high + 1, pool), rng.permutation(pool).tolist()
+        lengths, short = np.linspace(low, high, pool).round().astype(int), rng.permutation(pool).tolist()  # clip `short[0]` is the shortest
+        lengths = lengths[np.argsort(short)]
+        # forgeries come in pairs, of a short clip and of one as much longer than the mean, so that even a few of them are no longer or shorter
+        order = list(dict.fromkeys(short[x] for h in rng.permutation((pool + 1) // 2).tolist() for x in (h, pool - 1 - h)))
         out += [('RealVideo-RealAudio', f'{j:05d}.mp4', Recipe(seed, i, j, j, j, int(lengths[j]), size)) for j in range(real_per_identity)]
         for k in range(fakes_per_category // n_identities + (rank < fakes_per_category % n_identities)):
             j = order[k % pool]

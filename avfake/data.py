@@ -7,8 +7,8 @@ __all__ = ['MEL_PER_FRAME', 'HOP', 'MEL_FLOOR', 'WindowConfig', 'log_mel', 'fram
            'mel_window', 'cut_chunks', 'ClipSounds', 'valid_shifts', 'TrainWindows', 'ClipBatches', 'make_loader',
            'window_starts', 'clip_windows']
 
-# %% ../nbs/05_data.ipynb #786bf3aa
-from collections.abc import Iterator
+# %% ../nbs/05_data.ipynb #07d5bb5e
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -206,7 +206,7 @@ def valid_shifts(
     begin = start + torch.arange(-context, context + 1)
     return (begin >= first) & (begin + cfg.vis_num_frames <= stop)
 
-# %% ../nbs/05_data.ipynb #789e7f37
+# %% ../nbs/05_data.ipynb #e2c969bd
 class TrainWindows(Dataset):
     "A window at a random place of each clip; the same for the same seed, epoch and number."
     def __init__(self,
@@ -214,9 +214,10 @@ class TrainWindows(Dataset):
         cfg: WindowConfig = WindowConfig(),
         seed: int = 0,
         passes: int = 1,  # windows of each clip in an epoch
+        transform: Callable = None,  # augmentation: (video [F, S, S, 3] uint8, mel, random generator) -> (video, mel)
         megabytes: float = 512.,  # memory for log-mels, in each process
     ):
-        self.cfg, self.seed, self.passes, self.epoch = cfg, seed, passes, 0
+        self.cfg, self.seed, self.passes, self.epoch, self.transform = cfg, seed, passes, 0, transform
         self.sounds = ClipSounds(entries, cfg, megabytes)
 
     @property
@@ -236,10 +237,11 @@ class TrainWindows(Dataset):
         clip, mel, first, stop, found = self.sounds[i % self.n_clips]
         if stop - first < self.cfg.vis_num_frames:
             raise ValueError(f'{clip.path}: {stop - first} frames, but a window holds {self.cfg.vis_num_frames}')
-        start = self._place(first, stop, found, np.random.default_rng([self.seed, epoch, i]))
-        video = clip.frames(start, start + self.cfg.vis_num_frames)
-        return dict(video=torch.from_numpy(video).permute(0, 3, 1, 2).contiguous(),
-                    mel=mel_window(mel, start - first, self.cfg), valid=valid_shifts(start, first, stop, self.cfg),
+        rng = np.random.default_rng([self.seed, epoch, i])
+        start = self._place(first, stop, found, rng)
+        video, mel = clip.frames(start, start + self.cfg.vis_num_frames), mel_window(mel, start - first, self.cfg)
+        if self.transform: video, mel = self.transform(video, mel, rng)
+        return dict(video=torch.from_numpy(video).permute(0, 3, 1, 2).contiguous(), mel=mel, valid=valid_shifts(start, first, stop, self.cfg),
                     start=start, clip=i % self.n_clips)
 
 # %% ../nbs/05_data.ipynb #2c262c21

@@ -74,10 +74,10 @@ def config_from_dict(
         made[f.name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
 
-# %% ../nbs/09_detector.ipynb #cd1ffec5
+# %% ../nbs/09_detector.ipynb #b32bdf32
 SMALL = dict(vis_backbone='resnet10t', vis_backbone_channels=(24, 48, 96, 192), vis_pretrained=False, vis_image_size=56,
              vis_grey=True, vis_frame_stack=5, vis_transformer_layers=2, vis_transformer_d_model=128,
-             aud_backbone='resnet10t', aud_backbone_channels=(16, 32, 64, 128), aud_transformer_layers=2,
+             aud_backbone='conv1d', aud_backbone_channels=(80, 128, 128, 128), aud_pool=(1, 5), aud_transformer_layers=2,
              aud_transformer_d_model=128, stream_heads=4, fusion_dim=128, ar_layers=3, ar_d_model=128, ar_heads=4)
 PRESETS = dict(full={}, small=SMALL)
 

@@ -7,7 +7,7 @@ __all__ = ['FPS', 'SAMPLE_RATE', 'SAMPLES_PER_FRAME', 'MAX_PIXELS', 'MAX_GAP', '
            'MediaError', 'stream_media', 'stream_frames', 'read_audio', 'MediaInfo', 'probe', 'atomic_path',
            'write_video']
 
-# %% ../nbs/00_media.ipynb #b1f7ff4e
+# %% ../nbs/00_media.ipynb #b351db83
 import os, stat, uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 # %% ../nbs/00_media.ipynb #fa79e423
@@ -196,10 +197,11 @@ def _decoded(file: _File, track: _Track) -> Iterator[tuple]:
             track.errors += bool(frame.is_corrupt)
             yield track.time_of(frame), frame
 
-# %% ../nbs/00_media.ipynb #c0d5b914
+# %% ../nbs/00_media.ipynb #0dab11bf
 def _upright(frame) -> tuple:  # (transpose, flip left-right, flip up-down)
     "How the display matrix turns a frame"
-    side = frame.side_data.get('DISPLAYMATRIX')
+    # `frame.side_data` would keep its container, which refers back: the picture's memory would wait for the garbage collector
+    side = SideDataContainer(frame).get('DISPLAYMATRIX')
     if side is None: return False, False, False
     a, b, _, c, d = (int(n) for n in np.frombuffer(bytes(side), '<i4')[:5])
     if abs(a) + abs(d) >= abs(b) + abs(c): return False, a < 0, d < 0
@@ -434,12 +436,14 @@ def probe(
                 -pictures.shown[1].rotation % 360, v.name, a.name, a.sample_rate, a.layout.nb_channels,
                 int(file.container.bit_rate or 0), size, pictures.start, sound.start)
 
-# %% ../nbs/00_media.ipynb #7a10ee30
+# %% ../nbs/00_media.ipynb #6e54928c
 TICKS = 60_000  # a second, the time base of the pictures: whole numbers at 24, 25, 29.97, 30, 50 and 60 fps
 
-def _video_encoder(out, rgb, fps, codec, crf, preset, rotation):
+def _video_encoder(out, rgb, fps, codec, crf, preset, rotation, more):
     "A stream for pictures like `rgb`, with even sides"
-    stream = out.add_stream(codec, rate=fps, options={'crf': str(crf), 'preset': preset} if codec == 'libx264' else {})
+    # mbtree, x264's look-ahead, decides otherwise now and then: the same input would give other bytes
+    options = {'crf': str(crf), 'preset': preset, 'mbtree': '0'} | (more or {}) if codec == 'libx264' else {}
+    stream = out.add_stream(codec, rate=fps, options=options)
     stream.height, stream.width = (n + n % 2 for n in rgb.shape[:2])
     context = stream.codec_context
     context.pix_fmt, context.time_base, context.thread_count = 'yuv420p', Fraction(1, TICKS), 1
@@ -488,7 +492,7 @@ def atomic_path(
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_media.ipynb #b316fd55
+# %% ../nbs/00_media.ipynb #7a88cc3e
 def write_video(
     path: Path,  # where to; the suffix names the container (.mp4, .mov, .mkv, .ts, .avi ...)
     frames: Iterable[np.ndarray] | None,  # each [H, W, 3] uint8 RGB; an odd side is padded by one pixel; None: no picture
@@ -500,6 +504,7 @@ def write_video(
     audio_start: float = 0.,  # seconds by which the sound starts after the picture (before it, if negative)
     times: Iterable[float] | None = None,  # second at which each frame is shown, for a variable frame rate
     preset: str = 'veryfast',  # x264: speed against size
+    x264: dict = None,  # its other options, as {'mbtree': '1'}
     rotation: int = 0,  # degrees clockwise by which a player is to turn the picture
     video_codec: str = 'libx264',
     audio_codec: str = 'aac',
@@ -511,7 +516,7 @@ def write_video(
     if times is None: times = (i / fps for i in range(10**9))
     with _guard(path, 'unwritable'), atomic_path(path) as temporary:
         with av.open(f'file:{temporary}', 'w', options=options) as out:
-            _write(out, frames, audio, fps, sample_rate, audio_start, times, (video_codec, crf, preset, rotation), (audio_codec, audio_bit_rate))
+            _write(out, frames, audio, fps, sample_rate, audio_start, times, (video_codec, crf, preset, rotation, x264), (audio_codec, audio_bit_rate))
     return path
 
 # %% ../nbs/00_media.ipynb #59888859

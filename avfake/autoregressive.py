@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .streams import TransformerBlock, check_ranges
 
-# %% ../nbs/08_autoregressive.ipynb #b11cd9c4
+# %% ../nbs/08_autoregressive.ipynb #07bdd116
 class Whitening(nn.Module):
     "A fixed linear map after which training features have zero mean and about unit covariance."
     def __init__(self, dim: int):
@@ -25,7 +25,7 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def fit(self,
         features: Tensor,  # [N, D] of authentic training clips
-        floor: float = 1e-3,  # smallest variance, as a share of the largest
+        floor: float = 0.05,  # smallest variance, as a share of the largest
     ) -> 'Whitening':
         "Measure mean and covariance; raises ValueError when there are too few or non-finite features."
         if len(features) < 2 or not torch.isfinite(features).all():

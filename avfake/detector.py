@@ -90,7 +90,7 @@ def make_config(
     if preset not in PRESETS: raise ValueError(f"preset = {preset!r} is not one of {', '.join(PRESETS)}")
     return change(DetectorConfig(), **{**PRESETS[preset], **changes})
 
-# %% ../nbs/09_detector.ipynb #0dacb695
+# %% ../nbs/09_detector.ipynb #ed47fa6c
 class Detector(nn.Module):
     "Streams, fusion, whitening and density, and the calibration that turns a score into a verdict."
     def __init__(self, cfg: DetectorConfig = DetectorConfig()):
@@ -99,25 +99,46 @@ class Detector(nn.Module):
         self.sync = SyncModel(cfg.window, cfg.streams, cfg.sync)
         self.whitening = Whitening(cfg.dim)
         self.density = AutoregressiveTransformer(cfg.dim, cfg.density)
+        self.register_buffer('bank', torch.zeros(0, cfg.window.vis_num_frames, cfg.dim))  # sounds of training clips
         self.register_buffer('calibration', torch.zeros(0))  # scores of authentic clips that nothing was trained on
         self.about = {}  # what the checkpoint says of its making: metrics, hashes, versions
 
     @property
     def device(self) -> torch.device: return self.whitening.mean.device
 
-    def features(self,
-        video: Tensor,  # [B, F, 3, S, S]
-        mel: Tensor,  # [B, n_mels, M]
-    ) -> Tensor:  # [B, F, D]
-        "Whitened sync features of windows as they are."
-        return self.whitening(self.sync(video, mel))
+    def density_log_prob(self,
+        v: Tensor,  # [B, F, D] projected visual features
+        a: Tensor,  # [B, F, D] projected audio features
+    ) -> Tensor:  # [B, F] nats a dimension
+        "How usual each frame's sync features are, given the frames before it."
+        return self.density.log_prob(self.whitening(self.sync.fusion(v, a))) / self.cfg.dim
+
+    def match_log_prob(self,
+        v: Tensor,  # [B, F, D] projected visual features
+        a: Tensor,  # [B, S, F, D] projected audio features at each delay
+        delays: Tensor,  # [S] frames, with 0 among them
+        valid: Tensor,  # [B, S] True where that delay stays inside the clip
+    ) -> Tensor:  # [B] nats, at most 0
+        "How probable the sound is among its delays and the sounds of the bank."
+        scale, zero = self.sync.log_scale.exp(), int((delays == 0).nonzero())
+        own = similarity(v[:, None], a) * scale
+        offered = valid & (delays.abs() > self.cfg.sync.ignored_delay)
+        others = torch.einsum('bfd,nfd->bn', v, self.bank) / v.shape[1] * scale
+        choices = torch.cat([own[:, zero:zero + 1], own.masked_fill(~offered, float('-inf')), others], 1)
+        return choices.log_softmax(1)[:, 0]
 
     def forward(self,
         video: Tensor,  # [B, F, 3, S, S]
-        mel: Tensor,  # [B, n_mels, M]
-    ) -> Tensor:  # [B, F] nats
-        "log p of every frame of windows, given the frames before it."
-        return self.density.log_prob(self.features(video, mel))
+        mel: Tensor,  # [B, n_mels, M] with a context of `max_delay` frames on each side
+        valid: Tensor,  # [B, 2*max_delay + 1] True where that delay stays inside the clip
+    ) -> dict[str, Tensor]:  # density [B, F], match [B], cosine [B, F], delay_prob [B, 2*max_delay + 1]
+        "Everything that is known of windows."
+        K = self.cfg.sync.max_delay
+        delays = torch.arange(-K, K + 1, device=mel.device)
+        v, a = self.sync.embed(video, mel, delays)
+        logits = (similarity(v[:, None], a) * self.sync.log_scale.exp()).masked_fill(~valid, float('-inf'))
+        return dict(density=self.density_log_prob(v, a[:, K]), match=self.match_log_prob(v, a, delays, valid),
+                    cosine=(v * a[:, K]).sum(-1), delay_prob=logits.softmax(1))
 
     @torch.no_grad()
     def score_clip(self,
@@ -128,40 +149,44 @@ class Detector(nn.Module):
         window, n = self.cfg.window, clip.n_frames
         if n < window.vis_num_frames:
             raise MediaError(getattr(clip, 'path', ''), 'too short', f'{n} frames, {window.vis_num_frames} are needed')
-        K = self.cfg.sync.max_delay
-        delays = torch.arange(-K, K + 1, device=self.device)
-        sums, count = torch.zeros(2, n), torch.zeros(n)
-        delay_p, cosine = torch.zeros(len(delays)), []
+        names = ('density', 'match', 'cosine')
+        sums, count, delay_prob, windows = torch.zeros(3, n), torch.zeros(n), 0., 0
         self.eval()
-        for batch in clip_windows(clip, window, self.cfg.score_stride, K, batch_size):
-            video, mel = batch['video'].to(self.device), batch['mel'].to(self.device)
-            v, a = self.sync.embed(video, mel, delays)
-            log_p = self.density.log_prob(self.whitening(self.sync.fusion(v, a[:, K]))).cpu()
-            agreement = similarity(v[:, None], a)
-            logits = (agreement * self.sync.log_scale.exp()).masked_fill(~batch['valid'].to(self.device), float('-inf'))
-            delay_p += logits.softmax(1).sum(0).cpu()
-            cosine += agreement[:, K].tolist()
-            for start, lp, c in zip(batch['starts'].tolist(), log_p, (v * a[:, K]).sum(-1).cpu()):
+        for batch in clip_windows(clip, window, self.cfg.score_stride, self.cfg.sync.max_delay, batch_size):
+            out = self(*(batch[k].to(self.device) for k in ('video', 'mel', 'valid')))
+            delay_prob, windows = delay_prob + out['delay_prob'].sum(0).cpu(), windows + len(batch['starts'])
+            frames = torch.stack([out[k].cpu() if out[k].ndim == 2 else out[k].cpu()[:, None].expand(-1, window.vis_num_frames)
+                                  for k in names])  # [3, B, F]
+            for i, start in enumerate(batch['starts'].tolist()):
                 here = slice(start, start + window.vis_num_frames)
-                sums[0, here] += lp; sums[1, here] += c; count[here] += 1
+                sums[:, here] += frames[:, i]; count[here] += 1
         per_frame = torch.where(count > 0, sums / count, float('nan')).numpy()
-        return ClipScore(frame_log_prob=per_frame[0], frame_sync=per_frame[1], windows=len(cosine),
-                         sync_score=float(np.mean(cosine)), delay_prob=(delay_p / len(cosine)).numpy())
+        return ClipScore(*per_frame, delay_prob=(delay_prob / windows).numpy(), windows=windows)
 
-# %% ../nbs/09_detector.ipynb #45dffb36
+# %% ../nbs/09_detector.ipynb #9bb20b8d
 @dataclass
 class ClipScore:
     "What a detector says of one clip. A frame of silence at either end has no value (NaN)."
-    frame_log_prob: np.ndarray  # [n] nats a frame
-    frame_sync: np.ndarray  # [n] cosine of picture and sound, -1 to 1
-    windows: int  # windows that were scored
-    sync_score: float  # mean cosine, -1 to 1; higher is more in sync
+    density: np.ndarray  # [n] log p of the sync features given the past, nats a dimension
+    match: np.ndarray  # [n] log p of the sound given the picture, nats, at most 0
+    cosine: np.ndarray  # [n] agreement of picture and sound, -1 to 1
     delay_prob: np.ndarray  # [2*max_delay + 1] probability of each delay of the sound, in frames
+    windows: int  # windows that were scored
+
+    @property
+    def frame_log_prob(self) -> np.ndarray:  # [n]
+        "Log-probability of each frame: density and match."
+        return self.density + self.match
 
     @property
     def log_prob(self) -> float:
-        "Mean log-probability, nats a frame."
+        "Mean log-probability of a frame."
         return float(np.nanmean(self.frame_log_prob))
+
+    @property
+    def sync_score(self) -> float:
+        "Mean cosine of picture and sound, -1 to 1; higher is more in sync."
+        return float(np.nanmean(self.cosine))
 
     @property
     def score(self) -> float:
@@ -189,7 +214,7 @@ class ClipScore:
             left[max(0, at - width + 1):at + width] = False
         return found
 
-# %% ../nbs/09_detector.ipynb #e9f2564f
+# %% ../nbs/09_detector.ipynb #5792f9d3
 def save_tensors(
     content: dict,  # tensors, numbers, strings, lists and dicts
     path: Path,
@@ -232,7 +257,7 @@ def load_detector(
     cfg = config_from_dict(json.loads(saved['config']))
     cfg = change(cfg, vis_pretrained=False, aud_pretrained=False)  # the weights are in the file
     detector = Detector(cfg)
-    detector.calibration = saved['state_dict']['calibration']
+    for name in ('bank', 'calibration'): setattr(detector, name, saved['state_dict'][name])  # of any length
     detector.load_state_dict(saved['state_dict'])
     detector.about = json.loads(saved['about'])
     return detector.to(device).eval()

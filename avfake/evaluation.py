@@ -249,15 +249,15 @@ def loudness_db(
     power = float(np.mean(np.square(np.asarray(audio, dtype=float)))) if len(audio) else 0.
     return max(10*math.log10(max(power, 1e-12)), -120.)
 
-# %% ../nbs/11_evaluation.ipynb #34050992
+# %% ../nbs/11_evaluation.ipynb #5ba4c7a8
 SCALAR_CONTROLS = {  # control -> column of the extraction table that holds it
     'silence': 'leading_silence', 'loudness': 'loudness', 'duration': 'seconds', 'bit_rate': 'bit_rate', 'file_size': 'size_bytes',
 }
 CONTROL_LABELS = {  # how tables and figures name the controls; others are named by their key
-    'sync_score': 'sync score', 'random_features': 'random features', 'marginal_gaussian': 'marginal Gaussian',
+    'sync_score': 'sync score', 'random_features': 'random features', 'marginal_gaussian': 'marginal Gaussian', 'density_only': 'density alone',
     'audio_only': 'audio only', 'video_only': 'video only', 'bit_rate': 'bit rate', 'file_size': 'file size',
 }
-ABLATIONS = ('sync_score', 'marginal_gaussian')  # parts of the detector itself: allowed to be good, not to be better
+ABLATIONS = ('sync_score', 'marginal_gaussian', 'density_only')  # parts of the detector itself: allowed to be good, not to be better
 
 def scalar_controls(
     table: pd.DataFrame,  # a row a video: path and any of the columns in `SCALAR_CONTROLS`

@@ -6,9 +6,10 @@
 __all__ = ['TRAIN_PRESETS', 'OUT_OF_MEMORY', 'TrainConfig', 'make_train_config', 'Augment', 'SyncObjective', 'DensityObjective',
            'Collapse', 'check_features', 'weak_points', 'make_accelerator', 'make_optimiser', 'schedule', 'OutOfMemory',
            'Progress', 'fit', 'random_state', 'resume', 'to_device', 'validate_sync', 'train_sync', 'fingerprint',
-           'sync_features', 'train_density', 'score_by_shift', 'score_rise', 'train_detector', 'TrainingLog']
+           'sync_features', 'train_density', 'shift_sound', 'score_by_shift', 'score_rise', 'train_detector',
+           'TrainingLog']
 
-# %% ../nbs/10_training.ipynb #cfc6e526
+# %% ../nbs/10_training.ipynb #e665352f
 import copy
 import hashlib
 import json
@@ -28,13 +29,15 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from .data import TrainWindows, WindowConfig, clip_windows, make_loader
+from .data import TrainWindows, clip_windows, load_clip, make_loader
 from .detector import Detector, DetectorConfig, change, save_tensors
-from .streams import check_ranges
 from .autoregressive import effective_rank
+from .media import SAMPLES_PER_FRAME
+from .mouth import MouthClip
+from .streams import check_ranges
 from .sync import delay_logits, sync_loss
 
-# %% ../nbs/10_training.ipynb #7dfbf5a1
+# %% ../nbs/10_training.ipynb #30d5012d
 @dataclass(frozen=True)
 class TrainConfig:
     "How a detector is trained."
@@ -48,6 +51,7 @@ class TrainConfig:
     accumulation: int = 1  # batches whose gradients are added before a step
     clip_norm: float = 1.  # gradients longer than this are shortened
     precision: str = 'auto'  # 'no', 'bf16' or 'fp16'; 'auto' takes the best that the device has, 'no' on a CPU
+    bank_size: int = 256  # sounds of training clips that a sound is compared with when a clip is scored
     patience: int = 10  # epochs without a better validation loss after which a stage ends
     windows_per_clip: int = 1  # windows of each clip in an epoch of stage one
     augment: bool = True  # vary what does not carry sync
@@ -361,25 +365,21 @@ def fingerprint(
     told = json.dumps([asdict(config), settings, [[Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-# %% ../nbs/10_training.ipynb #3ee360a7
+# %% ../nbs/10_training.ipynb #483c0c10
 @torch.no_grad()
 def sync_features(
     detector: Detector,
     entries: list,  # cache entries
     stride: int = 2,  # frames between windows
-    shift: int = 0,  # frames by which the sound is heard late; windows where that leaves the clip are left out
-) -> Tensor:  # [N, F, D] before whitening, on the CPU
-    "Sync features of sliding windows over clips."
+) -> tuple[Tensor, Tensor]:  # [N, F, D] sync features before whitening, [N, F, D] projected sounds; both on the CPU
+    "Sync features and sounds of sliding windows over clips."
     detector.eval()
-    K, out = detector.cfg.window.max_shift, []
-    delay = torch.tensor([shift])
+    features, sounds = [], []
     for entry in tqdm(entries, desc='features', unit='clip', mininterval=5, leave=False):
-        for batch in clip_windows(entry, detector.cfg.window, stride):
-            inside = batch['valid'][:, K + shift]
-            if not inside.any(): continue
-            v, a = detector.sync.embed(batch['video'][inside].to(detector.device), batch['mel'][inside].to(detector.device), delay)
-            out.append(detector.sync.fusion(v, a[:, 0]).float().cpu())
-    return torch.cat(out) if out else torch.zeros(0, detector.cfg.window.vis_num_frames, detector.cfg.dim)
+        for batch in clip_windows(entry, detector.cfg.window, stride, context=0):
+            v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device))
+            features.append(detector.sync.fusion(v, a[:, 0]).float().cpu()); sounds.append(a[:, 0].float().cpu())
+    return torch.cat(features), torch.cat(sounds)
 
 
 def train_density(
@@ -392,7 +392,10 @@ def train_density(
 ) -> tuple[pd.DataFrame, dict]:  # history, and what the sentinels measured
     "Stage two: freeze and whiten the features, then learn their probability."
     detector.sync.requires_grad_(False)
-    raw, raw_held = sync_features(detector, train), sync_features(detector, validation)
+    raw, sounds = sync_features(detector, train)
+    raw_held, _ = sync_features(detector, validation)
+    some = np.random.default_rng(cfg.seed).permutation(len(sounds))[:cfg.bank_size]
+    detector.bank = sounds[torch.from_numpy(some)].to(detector.device)
     health = check_features(raw.flatten(0, 1))
     detector.whitening.fit(raw.flatten(0, 1).to(detector.device))
     with torch.no_grad(): white, held = (detector.whitening(f.to(detector.device)) for f in (raw, raw_held))
@@ -416,18 +419,27 @@ def train_density(
     return history, health
 
 
+def shift_sound(
+    clip: MouthClip,
+    shift: int,  # frames; + makes the sound late
+) -> MouthClip:  # shorter by so many frames
+    "The clip with its sound out of step."
+    n, k, video, sound = clip.n_frames, abs(shift), max(shift, 0), max(-shift, 0)
+    step = SAMPLES_PER_FRAME
+    return MouthClip(clip.crops[video:n - k + video], clip.audio[sound * step:(n - k + sound) * step], clip.found[video:n - k + video])
+
+
 def score_by_shift(
     detector: Detector,
     entries: list,  # cache entries of authentic clips
-    shifts: tuple = (0, 2, 4, 6, 8),  # frames, each tried early and late
-) -> dict[str, float]:  # shift -> mean anomaly score in nats a frame
-    "The mean anomaly score of authentic windows whose sound is pushed out of step."
-    mean = {}
-    for k in shifts:
-        if k > detector.cfg.window.max_shift: continue
-        f = torch.cat([sync_features(detector, entries, 4, s) for s in {k, -k}])
-        if len(f): mean[str(k)] = -detector.density.log_prob(detector.whitening(f.to(detector.device))).mean().item()
-    return mean
+    shifts: tuple = (0, 3, 6),  # frames, each tried early and late
+    most: int = 40,  # clips that are tried
+) -> dict[str, float]:  # shift -> mean anomaly score
+    "The mean anomaly score of authentic clips whose sound is pushed out of step."
+    clips, need = [load_clip(e) for e in entries[:most]], detector.cfg.window.vis_num_frames + max(shifts)
+    clips = [c for c in clips if c.n_frames >= need]
+    if not clips: return {}
+    return {str(k): float(np.mean([detector.score_clip(shift_sound(c, s)).score for c in clips for s in {k, -k}])) for k in shifts}
 
 
 def score_rise(by_shift: dict[str, float]) -> float | None:

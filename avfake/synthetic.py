@@ -9,11 +9,12 @@ __all__ = ['PHONES', 'VOWELS', 'CONSONANTS', 'STEP', 'MOUTH_TRACKS', 'CANVAS', '
            'paint_mouth', 'Performance', 'Head', 'render', 'Recipe', 'Clip', 'person', 'speech', 'perform', 'make_clip',
            'plan_demo', 'make_demo']
 
-# %% ../nbs/01_synthetic.ipynb #d32b6791
+# %% ../nbs/01_synthetic.ipynb #be926f51
 import json
 import multiprocessing as mp
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -560,38 +561,35 @@ def make_clip(
     audio = speech(r, r.clip if r.sound is None else r.sound).audio
     return Clip(render(head or perform(r), mouth, r.size), audio, mouth, r)
 
-# %% ../nbs/01_synthetic.ipynb #8511bc93
+# %% ../nbs/01_synthetic.ipynb #0904407a
 CATEGORIES = {'RealVideo-RealAudio': ('A', 'real'), 'RealVideo-FakeAudio': ('B', 'revoiced'),
               'FakeVideo-RealAudio': ('C', 'redriven'), 'FakeVideo-FakeAudio': ('D', 'redriven-revoiced')}
 FORGED = tuple(CATEGORIES)[1:]
 
 def plan_demo(
     n_identities: int = 40,
-    real_per_identity: int = 8,     # authentic clips
-    fakes_per_category: int = 70,   # spread evenly over all identities
-    seconds: tuple = (1.4, 2.),     # shortest and longest clip
-    size: int = 192,                # of the picture in pixels
+    real_per_identity: int = 8,    # authentic clips
+    forged_identities: int = 10,   # people each of whose clips is also forged once in each class; at most all
+    seconds: tuple = (1.4, 2.),    # shortest and longest clip
+    size: int = 192,               # of the picture in pixels
     seed: int = 0,
-) -> list:                          # of (category, name of the file, Recipe)
-    "The list of clips. A forgery takes picture, mouth and sound from clips of its person, each of which is as likely as any other"
-    rng, out, pool = np.random.default_rng([seed, 3]), [], max(real_per_identity, 3)
-    most = n_identities * pool * (pool - 1)
-    if not 0 <= fakes_per_category <= most: raise ValueError(f'fakes_per_category={fakes_per_category}: allowed is 0 to {most}')
+) -> list:                         # of (category, name of the file, Recipe)
+    "The list of clips. Mouths and sounds of a person's forgeries are those of the authentic clips in another order"
+    for name, value, least in (('n_identities', n_identities, 1), ('real_per_identity', real_per_identity, 1),
+                               ('forged_identities', forged_identities, 0)):
+        if value < least: raise ValueError(f'{name}={value}: allowed is {least} or more')
+    rng, out, pool = np.random.default_rng([seed, 3]), [], max(real_per_identity, 3)  # a clip needs two others to be forged from
     low, high = (round(s * FPS) for s in seconds)
-    # the first of these have one forgery of each category more than the rest
     for rank, i in enumerate(rng.permutation(n_identities).tolist()):
-        lengths, short = np.linspace(low, high, pool).round().astype(int), rng.permutation(pool).tolist()  # clip `short[0]` is the shortest
-        lengths = lengths[np.argsort(short)]
-        # forgeries come in pairs, of a short clip and of one as much longer than the mean, so that even a few of them are no longer or shorter
-        order = list(dict.fromkeys(short[x] for h in rng.permutation((pool + 1) // 2).tolist() for x in (h, pool - 1 - h)))
-        out += [('RealVideo-RealAudio', f'{j:05d}.mp4', Recipe(seed, i, j, j, j, int(lengths[j]), size)) for j in range(real_per_identity)]
-        for k in range(fakes_per_category // n_identities + (rank < fakes_per_category % n_identities)):
-            j = order[k % pool]
-            def other(step): return (j + 1 + (k // pool + step) % (pool - 1)) % pool  # another clip than j, and another for another step
+        lengths = rng.permutation(np.linspace(low, high, pool).round().astype(int)).tolist()  # everybody has as many long ones
+        def add(category, name, j, mouth, sound): out.append((category, name, Recipe(seed, i, j, mouth, sound, lengths[j], size)))
+        for j in range(real_per_identity):
+            add('RealVideo-RealAudio', f'{j:05d}.mp4', j, j, j)
+            if rank >= forged_identities: continue
+            def other(step): return (j + 1 + step % (pool - 1)) % pool  # another clip than j, and another for another step
             for category, mouth, sound in ((FORGED[0], j, other(0)), (FORGED[1], other(1), j), (FORGED[2], other(2), other(3))):
                 donors = [x for x in dict.fromkeys((mouth, sound)) if x != j]
-                name = '_'.join(f'{x:05d}' for x in (j, *donors)) + f'_{CATEGORIES[category][1]}.mp4'
-                out.append((category, name, Recipe(seed, i, j, mouth, sound, int(lengths[j]), size)))
+                add(category, '_'.join(f'{x:05d}' for x in (j, *donors)) + f'_{CATEGORIES[category][1]}.mp4', j, mouth, sound)
     return sorted(out, key=lambda job: (job[2].identity, job[2].clip))
 
 # %% ../nbs/01_synthetic.ipynb #5cf85426
@@ -622,8 +620,8 @@ def _write_metadata(plan, path):
                                f'FakeAVCeleb/{_folder(category, r.identity)}']))
     _write_text(path, '\n'.join(lines) + '\n')
 
-# %% ../nbs/01_synthetic.ipynb #1713736a
-DEMO_VERSION = 1  # raised when the clips of a seed change
+# %% ../nbs/01_synthetic.ipynb #bd5b866d
+DEMO_VERSION = 2  # raised when the clips of a seed change
 
 def _claim(out_dir, settings):
     "Start or go on in `out_dir`; clips made with other settings go, anything else stays"
@@ -642,7 +640,7 @@ def make_demo(
     out_dir: Path,
     n_identities: int = 40,
     real_per_identity: int = 8,    # authentic clips
-    fakes_per_category: int = 70,  # spread evenly over all identities
+    forged_identities: int = 10,   # people each of whose clips is also forged once in each class; at most all
     seconds: tuple = (1.4, 2.),    # shortest and longest clip
     size: int = 192,               # of the picture in pixels
     seed: int = 0,
@@ -650,7 +648,7 @@ def make_demo(
     progress: bool = True,
 ) -> Path:                         # out_dir
     "Make the demo set, or what is missing of it"
-    settings = dict(n_identities=n_identities, real_per_identity=real_per_identity, fakes_per_category=fakes_per_category,
+    settings = dict(n_identities=n_identities, real_per_identity=real_per_identity, forged_identities=forged_identities,
                     seconds=list(seconds), size=size, seed=seed)
     out_dir, plan, groups = Path(out_dir), plan_demo(**settings), {}
     _claim(out_dir, dict(settings, version=DEMO_VERSION))
@@ -662,7 +660,12 @@ def make_demo(
         else:
             methods = mp.get_all_start_methods()
             context = mp.get_context('forkserver' if 'forkserver' in methods else 'spawn')
-            with ProcessPoolExecutor(workers or os.cpu_count(), context, cv2.setNumThreads, (1,)) as pool:
-                for done in as_completed([pool.submit(work, jobs) for jobs in groups.values()]): bar.update(done.result())
+            try:
+                with ProcessPoolExecutor(workers or os.cpu_count(), context, cv2.setNumThreads, (1,)) as pool:
+                    for done in as_completed([pool.submit(work, jobs) for jobs in groups.values()]): bar.update(done.result())
+            except BrokenProcessPool as e:
+                if bar.n: raise RuntimeError('a worker process was killed, perhaps for want of memory; call again to go on, with fewer workers') from e
+                raise RuntimeError('worker processes do not start; in a script of your own, put the call under '
+                                   '`if __name__ == "__main__":`, or use workers=0') from e
     _write_metadata(plan, out_dir/'meta_data.csv')
     return out_dir

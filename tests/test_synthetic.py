@@ -1,14 +1,15 @@
 """The demo set: faces that are found, FakeAVCeleb's layout, the same clips each time, and no clip made twice."""
-import csv, json
+import csv, json, subprocess, sys
 
 import numpy as np
 import pytest
 
+from avfake.data import index_videos, make_splits
 from avfake.media import SAMPLES_PER_FRAME, read_audio, stream_frames
 from avfake.mouth import read_mouth
-from avfake.synthetic import CATEGORIES, make_clip, make_demo, plan_demo
+from avfake.synthetic import CATEGORIES, FORGED, _folder, _write_metadata, make_clip, make_demo, plan_demo
 
-SETTINGS = dict(n_identities=3, real_per_identity=3, fakes_per_category=3, seconds=(1., 1.4), progress=False)
+SETTINGS = dict(n_identities=3, real_per_identity=3, forged_identities=1, seconds=(1., 1.4), progress=False)
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +61,7 @@ def test_goes_on_where_it_stopped(demo):
 
 
 def test_other_settings_make_other_clips(tmp_path):
-    small = dict(n_identities=1, real_per_identity=1, fakes_per_category=1, seconds=(.6, .6), size=64, workers=0, progress=False)
+    small = dict(n_identities=1, real_per_identity=1, forged_identities=1, seconds=(.6, .6), size=64, workers=0, progress=False)
     demo = make_demo(tmp_path/'demo', **small)
     name = 'RealVideo-RealAudio/unstated/unstated/id00000/00000.mp4'
     first = pictures(demo/name)
@@ -75,8 +76,10 @@ def test_other_settings_make_other_clips(tmp_path):
 
 def test_forgeries_are_made_of_authentic_parts(demo):
     "A replaced voice leaves the picture as it was; a re-driven mouth leaves the sound."
-    plan = [job for job in plan_demo(**{k: v for k, v in SETTINGS.items() if k != 'progress'}) if job[2].identity == 0]
-    path = {(category, r.clip): demo/category/'unstated'/'unstated'/'id00000'/name for category, name, r in plan}
+    plan = plan_demo(**{k: v for k, v in SETTINGS.items() if k != 'progress'})
+    who = next(r.identity for category, name, r in plan if category in FORGED)
+    path = {(category, r.clip): demo/_folder(category, who)/name for category, name, r in plan if r.identity == who}
+    assert len(path) == 12
     seen = {}
     for (category, clip), forged in path.items():
         real = path['RealVideo-RealAudio', clip]
@@ -93,3 +96,28 @@ def test_clip_is_reproducible():
     assert len(a.frames) >= 40 and len(a.audio) == len(a.frames)*SAMPLES_PER_FRAME
     assert np.array_equal(a.frames, b.frames) and np.array_equal(a.audio, b.audio)
     assert a.frames.dtype == np.uint8 and a.audio.dtype == np.float32 and abs(a.audio).max() <= 1
+
+
+def test_split_has_forgeries_to_test_on(tmp_path):
+    "People are in one split each: the default set still has 50 forgeries of each class to test on, whatever the seed."
+    plan = plan_demo()
+    for category, name, r in plan:
+        path = tmp_path/_folder(category, r.identity)/name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    _write_metadata(plan, tmp_path/'meta_data.csv')
+    manifest, report = index_videos(tmp_path)
+    assert len(manifest) == len(plan) and not report.skipped
+    for seed in range(5):
+        split = make_splits(manifest, seed=seed)
+        test, train = split[split.split == 'test'], split[split.split == 'train']
+        assert (test.category.value_counts()[list(CATEGORIES)] >= 50).all() and len(train) >= 180, seed
+
+
+def test_script_without_main_guard_is_told_so(tmp_path):
+    script = tmp_path/'script.py'
+    script.write_text('from avfake.synthetic import make_demo\n'
+                      f'make_demo({str(tmp_path/"demo")!r}, 1, 1, 0, seconds=(.6, .6), size=64, workers=1, progress=False)\n')
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode and 'RuntimeError: worker processes do not start' in done.stderr.splitlines()[-1]
+    assert '__main__' in done.stderr.splitlines()[-1]

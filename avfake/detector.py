@@ -74,11 +74,11 @@ def config_from_dict(
         made[f.name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
 
-# %% ../nbs/09_detector.ipynb #b32bdf32
+# %% ../nbs/09_detector.ipynb #df23ec67
 SMALL = dict(vis_backbone='resnet10t', vis_backbone_channels=(24, 48, 96, 192), vis_pretrained=False, vis_image_size=56,
-             vis_grey=True, vis_frame_stack=5, vis_transformer_layers=2, vis_transformer_d_model=128,
+             vis_grey=True, vis_frame_stack=5, vis_transformer_layers=2, vis_transformer_d_model=192,
              aud_backbone='conv1d', aud_backbone_channels=(80, 128, 128, 128), aud_pool=(1, 5), aud_transformer_layers=2,
-             aud_transformer_d_model=128, stream_heads=4, fusion_dim=128, ar_layers=3, ar_d_model=128, ar_heads=4)
+             aud_transformer_d_model=192, stream_heads=4, stream_dropout=0.2, fusion_dim=192, ar_layers=3, ar_d_model=128, ar_heads=4)
 PRESETS = dict(full={}, small=SMALL)
 
 
@@ -90,7 +90,7 @@ def make_config(
     if preset not in PRESETS: raise ValueError(f"preset = {preset!r} is not one of {', '.join(PRESETS)}")
     return change(DetectorConfig(), **{**PRESETS[preset], **changes})
 
-# %% ../nbs/09_detector.ipynb #ed47fa6c
+# %% ../nbs/09_detector.ipynb #8cc8e3de
 class Detector(nn.Module):
     "Streams, fusion, whitening and density, and the calibration that turns a score into a verdict."
     def __init__(self, cfg: DetectorConfig = DetectorConfig()):
@@ -105,6 +105,12 @@ class Detector(nn.Module):
 
     @property
     def device(self) -> torch.device: return self.whitening.mean.device
+
+    def restore(self, state: dict[str, Tensor]) -> 'Detector':
+        "Load weights with a bank and a calibration of any length."
+        for name in ('bank', 'calibration'): setattr(self, name, state[name].to(self.device))
+        self.load_state_dict(state)
+        return self
 
     def density_log_prob(self,
         v: Tensor,  # [B, F, D] projected visual features
@@ -214,7 +220,7 @@ class ClipScore:
             left[max(0, at - width + 1):at + width] = False
         return found
 
-# %% ../nbs/09_detector.ipynb #5792f9d3
+# %% ../nbs/09_detector.ipynb #0d4d74ad
 def save_tensors(
     content: dict,  # tensors, numbers, strings, lists and dicts
     path: Path,
@@ -257,8 +263,7 @@ def load_detector(
     cfg = config_from_dict(json.loads(saved['config']))
     cfg = change(cfg, vis_pretrained=False, aud_pretrained=False)  # the weights are in the file
     detector = Detector(cfg)
-    for name in ('bank', 'calibration'): setattr(detector, name, saved['state_dict'][name])  # of any length
-    detector.load_state_dict(saved['state_dict'])
+    detector.restore(saved['state_dict'])
     detector.about = json.loads(saved['about'])
     return detector.to(device).eval()
 

@@ -37,7 +37,7 @@ from .mouth import MouthClip
 from .streams import check_ranges
 from .sync import delay_logits, sync_loss
 
-# %% ../nbs/10_training.ipynb #30d5012d
+# %% ../nbs/10_training.ipynb #05f0299d
 @dataclass(frozen=True)
 class TrainConfig:
     "How a detector is trained."
@@ -53,7 +53,7 @@ class TrainConfig:
     precision: str = 'auto'  # 'no', 'bf16' or 'fp16'; 'auto' takes the best that the device has, 'no' on a CPU
     bank_size: int = 256  # sounds of training clips that a sound is compared with when a clip is scored
     patience: int = 10  # epochs without a better validation loss after which a stage ends
-    windows_per_clip: int = 1  # windows of each clip in an epoch of stage one
+    windows_per_clip: int = 0  # windows of each clip in an epoch of stage one; 0: as many as make at least 800
     augment: bool = True  # vary what does not carry sync
     workers: int = 2  # processes that read clips; 0 reads in this one
     auto_batch_size: bool = False  # lower the batch size by itself when the GPU's memory does not hold it
@@ -64,11 +64,11 @@ class TrainConfig:
         check_ranges(self, dict(learning_rate=(1e-5, 1e-3), batch_size=(4, 32), weight_decay=(1e-6, 1e-4)))
         if self.precision not in ('auto', 'no', 'bf16', 'fp16'):
             raise ValueError(f"TrainConfig.precision = {self.precision!r} is not one of auto, no, bf16, fp16")
-        if min(self.epochs, self.density_epochs, self.accumulation, self.windows_per_clip) < 1:
-            raise ValueError('TrainConfig: epochs, density_epochs, accumulation and windows_per_clip must be 1 or more')
+        if min(self.epochs, self.density_epochs, self.accumulation) < 1 or self.windows_per_clip < 0:
+            raise ValueError('TrainConfig: epochs, density_epochs and accumulation must be 1 or more')
 
 
-TRAIN_PRESETS = dict(full={}, small=dict(epochs=24, density_epochs=30, batch_size=32, learning_rate=1e-3, weight_decay=1e-4))
+TRAIN_PRESETS = dict(full={}, small=dict(epochs=20, density_epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=1e-4))
 
 
 def make_train_config(
@@ -301,7 +301,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate) -> tuple[Progres
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])
     return Progress(**saved['progress']), saved['history'], saved['best']
 
-# %% ../nbs/10_training.ipynb #d88cd176
+# %% ../nbs/10_training.ipynb #4be9905e
 def to_device(batch: dict, device) -> dict:
     "Tensors of a batch moved to the device."
     return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
@@ -339,7 +339,8 @@ def train_sync(
 ) -> pd.DataFrame:  # history
     "Stage one: the streams and their fusion learn which sound belongs to which picture."
     window = detector.cfg.window
-    data = TrainWindows(train, window, cfg.seed, cfg.windows_per_clip, transform=Augment() if cfg.augment else None)
+    passes = cfg.windows_per_clip or max(1, round(800 / len(train)))
+    data = TrainWindows(train, window, cfg.seed, passes, transform=Augment() if cfg.augment else None)
     held = make_loader(TrainWindows(validation, window, cfg.seed + 1, 2), min(32, len(validation)), cfg.workers,
                        shuffle=True, drop_last=False)
     loader = make_loader(data, min(cfg.batch_size, len(train)), cfg.workers)

@@ -372,7 +372,7 @@ def _table(manifest, rows, min_frames):
     table.loc[short, 'reason'], table.loc[short, 'entry'] = 'too short', ''
     return table
 
-# %% ../nbs/04_cache.ipynb #178cce30
+# %% ../nbs/04_cache.ipynb #936bd4ad
 def extract_clips(
     manifest: pd.DataFrame,  # its `path` column is used
     data_dir: Path,
@@ -398,7 +398,7 @@ def extract_clips(
     if workers == 0: done = ((job, work(job, tell=lambda seconds: None)) for job in todo)
     else: done = map_isolated(work, list(todo), workers or default_workers(), time_limit)
     with tqdm(total=len(manifest), initial=len(rows), desc='extract', unit='video', mininterval=1,
-              disable=not progress) as bar:
+              **({} if progress else dict(disable=True))) as bar:
         for job, row in done:
             if isinstance(row, Exception): raise row
             if isinstance(row, tuple): row = _lost(job[0], cache_dir, cfg, quality, *row)

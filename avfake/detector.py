@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'PRESETS', 'DetectorConfig', 'parts_of', 'change', 'config_from_dict', 'make_config', 'Detector', 'ClipScore',
-           'save_tensors', 'versions', 'save_detector', 'load_detector', 'score_file']
+           'save_tensors', 'versions', 'save_detector', 'best_device', 'load_detector', 'score_file']
 
 # %% ../nbs/09_detector.ipynb #359a187b
 import json
@@ -220,7 +220,7 @@ class ClipScore:
             left[max(0, at - width + 1):at + width] = False
         return found
 
-# %% ../nbs/09_detector.ipynb #0d4d74ad
+# %% ../nbs/09_detector.ipynb #f09a3618
 def save_tensors(
     content: dict,  # tensors, numbers, strings, lists and dicts
     path: Path,
@@ -249,12 +249,17 @@ def save_detector(
                       state_dict={k: v.cpu() for k, v in detector.state_dict().items()}), path)
 
 
+def best_device() -> torch.device:
+    "The GPU if there is one, else the CPU."
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
 def load_detector(
     path: Path,
-    device: str = 'cpu',
+    device: str | None = None,  # the best there is, if None
 ) -> Detector:  # in eval mode
     "Read a detector; raises `ValueError` for a file that is none, without running anything it may hold."
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such checkpoint; train one first (avfake train, or make run)')
     try: saved = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error: raise ValueError(f'{path}: not a checkpoint that can be read safely ({type(error).__name__})') from error
@@ -265,7 +270,7 @@ def load_detector(
     detector = Detector(cfg)
     detector.restore(saved['state_dict'])
     detector.about = json.loads(saved['about'])
-    return detector.to(device).eval()
+    return detector.to(device or best_device()).eval()
 
 
 def score_file(

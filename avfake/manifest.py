@@ -239,9 +239,9 @@ def index_videos(
     report.classes = {c: int(n) for c, n in files.category.value_counts().sort_index().items()}
     return files, report
 
-# %% ../nbs/03_manifest.ipynb #578b4940
+# %% ../nbs/03_manifest.ipynb #87c25e29
 SPLITS = ('train', 'validation', 'calibration', 'test')
-FRACTIONS = dict(train=.62, validation=.12, calibration=.06, test=.20)
+FRACTIONS = dict(train=.68, validation=.10, calibration=.05, test=.17)
 
 def _check_fractions(fractions):
     fractions = dict(FRACTIONS if fractions is None else fractions)
@@ -280,7 +280,7 @@ def _draft(clips, fakes, fractions, rng):
         chosen[min((i for i in range(n) if chosen[i] == most), key=clips.__getitem__)] = s
     return chosen
 
-# %% ../nbs/03_manifest.ipynb #d868be10
+# %% ../nbs/03_manifest.ipynb #801219fd
 def _faults(chosen, people, fractions, methods):
     "How far a draft is from what is wished; lower is better."
     clips, fakes, of = people.clips.tolist(), people.fakes.tolist(), people.methods.tolist()
@@ -292,7 +292,8 @@ def _faults(chosen, people, fractions, methods):
     wish = dict(train=2, validation=2, calibration=2, test=4) if len(chosen) >= 16 else {}
     alone = sum(max(0, k - n[s]) for s, k in wish.items() if fractions[s])
     idle = sum(s == 'test' and not f for s, f in zip(chosen, fakes))/max(n['test'], 1) if methods else 0
-    return sum(abs(share[s] - f) for s, f in fractions.items()) + .1*alone + .1*idle + .2*len(missing)/max(len(methods), 1)
+    few = 1 - n['train']/len(chosen)  # what generalises is learned from many people more than from many clips
+    return sum(abs(share[s] - f) for s, f in fractions.items()) + .1*alone + .1*idle + .2*len(missing)/max(len(methods), 1) + .3*few
 
 # %% ../nbs/03_manifest.ipynb #a13f878a
 def _split_clips(manifest, people, names, fractions, seed):

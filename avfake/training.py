@@ -210,7 +210,7 @@ def schedule(
     if step < rising: return (step + 1) / rising
     return .5 * (1 + math.cos(math.pi * min(1., (step - rising) / max(1, total - rising))))
 
-# %% ../nbs/10_training.ipynb #ed6e476a
+# %% ../nbs/10_training.ipynb #7e77468e
 OUT_OF_MEMORY = ('the GPU ran out of memory with batch_size = {}. Lower batch_size (and raise accumulation to keep the '
                  'product), vis_num_frames, vis_image_size or max_shift; choose preset="small"; or set auto_batch_size')
 
@@ -248,7 +248,7 @@ def fit(
     module, optimiser = accelerator.prepare(objective, optimiser)
     progress, history, best = Progress(), [], copy.deepcopy(objective.state_dict())
     if checkpoint.exists():
-        progress, history, best = resume(checkpoint, fingerprint, objective, optimiser, rate)
+        progress, history, best = resume(checkpoint, fingerprint, objective, optimiser, rate, accelerator.scaler)
     bar = tqdm(range(progress.epoch, epochs), initial=progress.epoch, total=epochs, desc=stage, unit='epoch', mininterval=5)
     for epoch in bar:
         if progress.done: break
@@ -277,7 +277,7 @@ def fit(
         progress.done = progress.epoch == epochs or progress.epoch - progress.best_epoch >= cfg.patience
         save_tensors(dict(fingerprint=fingerprint, progress=asdict(progress), history=history, best=best,
                           model=objective.state_dict(), optimiser=optimiser.state_dict(), rate=rate.state_dict(),
-                          random=random_state()), checkpoint)
+                          scaler=accelerator.scaler.state_dict() if accelerator.scaler else {}, random=random_state()), checkpoint)
         log(stage, row)
         bar.set_postfix({k: f'{row[k]:.3f}' for k in ('train_loss', 'validation_loss')}, best=progress.best_epoch, refresh=False)
     objective.load_state_dict(best)
@@ -289,7 +289,7 @@ def random_state() -> dict:
     return dict(cpu=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
 
 
-def resume(checkpoint, fingerprint, objective, optimiser, rate) -> tuple[Progress, list, dict]:
+def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None) -> tuple[Progress, list, dict]:
     "Put everything back as the checkpoint has it; raises ValueError when it belongs to another run."
     saved = torch.load(checkpoint, map_location='cpu', weights_only=True)
     if saved['fingerprint'] != fingerprint:
@@ -297,6 +297,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate) -> tuple[Progres
                          'or delete it to start over')
     objective.load_state_dict(saved['model']), optimiser.load_state_dict(saved['optimiser'])
     rate.load_state_dict(saved['rate'])
+    if scaler and saved['scaler']: scaler.load_state_dict(saved['scaler'])
     torch.set_rng_state(saved['random']['cpu'])
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])
     return Progress(**saved['progress']), saved['history'], saved['best']

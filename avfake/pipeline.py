@@ -327,7 +327,7 @@ def summary(
     lines.append('written: ' + ', '.join(str(p) for p in sorted(save_dir.iterdir()) if p.suffix in ('.png', '.csv', '.json', '.pth')))
     return '\n'.join(lines)
 
-# %% ../nbs/13_pipeline.ipynb #387e86d5
+# %% ../nbs/13_pipeline.ipynb #1891cabe
 @dataclass
 class Verdict:
     "What can be said of one video."
@@ -354,7 +354,9 @@ def judge(
     false_alarm: float = 0.05,
 ) -> Verdict:  # never raises for a bad file
     "Score one video and say what that means."
-    try: score, clip = score_file(detector, path)
+    try:
+        score, clip = score_file(detector, path)
+        if np.abs(clip.audio).max() < 1e-4: raise MediaError(path, 'silent')  # as when a folder is prepared
     except MediaError as error: return Verdict(str(path), reason=f'{error.reason}: {error.detail}')
     if not len(detector.calibration): raise ValueError('the detector is not calibrated: it cannot give a verdict')
     calibration = detector.calibration.numpy()

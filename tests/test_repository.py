@@ -161,6 +161,8 @@ def imported_modules(source):
 
 def test_modules_import_only_lower_numbers():
     numbers = numbered_modules()
+    assert len(numbers) == sum(bool(re.match(r'\d', o.name)) for o in NOTEBOOKS), 'a numbered notebook exports no module of its own'
+    assert numbers.keys() == {o.stem for o in (ROOT/'avfake').glob('*.py')} - {'__init__', '_modidx'}
     wrong = [f'{name} imports {other}' for name, number in numbers.items()
              for other in imported_modules((ROOT/'avfake'/f'{name}.py').read_text(encoding='utf-8'))
              if numbers.get(other, '') >= number and other != name]

@@ -37,7 +37,7 @@ def read_flags(
 
 def save_dir_of(save_dir: str) -> Path: return Path(save_dir).expanduser()
 
-# %% ../nbs/14_cli.ipynb #ced966d9
+# %% ../nbs/14_cli.ipynb #10b3da88
 DATA = typer.Option('', '--data_dir', '--data-dir', help='Folder of videos; the demo data if not given.')
 SAVE = typer.Option('results', '--save_dir', '--save-dir', help='Folder for checkpoint, tables and figures.')
 PRESET = typer.Option('small', '--preset', help="'small' (two CPU cores, minutes) or 'full' (a GPU).")
@@ -129,6 +129,6 @@ def settings(preset: str = PRESET):
 def main():
     "Run a command; an error that the user can mend is one line, without a traceback."
     try: app()
-    except (ValueError, FileNotFoundError, NotADirectoryError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f'avfake: {error}', file=sys.stderr)
         sys.exit(2)

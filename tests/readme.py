@@ -50,6 +50,7 @@ def render(path=ROOT/'nbs'/'index.ipynb', root=ROOT):
     markdown, resources = MarkdownExporter(config=config).from_notebook_node(notebook)
     if resources['outputs']:
         raise SystemExit(f'{path.name}: a cell puts out an image. Save it in nbs/images/ and show it by a markdown link instead.')
+    markdown = re.sub(r'^```\w*\n\s*```\n', '', markdown, flags=re.M)  # of cells whose code is not shown
     markdown = re.sub(r'<style.*?</style>\s*', '', markdown, flags=re.S)  # pandas puts it before a table; GitHub would print it
     return re.sub(r'\n{3,}', '\n\n', from_the_top(markdown, root)).strip() + '\n'
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from avfake.cache import extract_clips, open_clip
-from avfake.manifest import TYPES, check_splits, index_videos, make_splits, split_table
+from avfake.manifest import FRACTIONS, TYPES, check_splits, index_videos, make_splits, split_table
 from avfake.media import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ def test_index_of_full_size(fakeavceleb):
         'fsgan-wav2lip': 11_000, 'wav2lip': 9_500, 'real': 500, 'rtvc': 500}
     split = make_splits(manifest)
     check_splits(split)
-    assert split_table(split).authentic.tolist() == [310, 60, 30, 100, 0]
+    assert split_table(split).authentic.tolist() == [round(500*share) for share in FRACTIONS.values()] + [0]
 
 
 def test_a_few_videos_of_each_class(fakeavceleb):

@@ -257,7 +257,7 @@ def control_scores(
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes']].merge(seen[['leading_silence', 'loudness']], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
-# %% ../nbs/13_pipeline.ipynb #e365142d
+# %% ../nbs/13_pipeline.ipynb #58d2ab47
 @dataclass
 class Evaluation:
     "What an evaluation found."
@@ -293,7 +293,7 @@ def evaluate(
     "Score, measure and write detailed_results.csv, metrics.json, evaluation_results.png and controls.png."
     save_dir = Path(save_dir)
     results, control, scored = score_table(detector, prepared, None if split == 'all' else SCORED, controls)
-    calibration = detector.calibration.numpy()
+    calibration = detector.calibration.cpu().numpy()
     threshold = threshold_at(calibration, false_alarm) if len(calibration) else None
     meta = dict(seed=seed, manifest_hash=split_hash(prepared.manifest.assign(split='')), split_hash=split_hash(prepared.manifest),
                 data=prepared.data_dir.name, versions=versions(), config=asdict(detector.cfg),
@@ -327,7 +327,7 @@ def summary(
     lines.append('written: ' + ', '.join(str(p) for p in sorted(save_dir.iterdir()) if p.suffix in ('.png', '.csv', '.json', '.pth')))
     return '\n'.join(lines)
 
-# %% ../nbs/13_pipeline.ipynb #1891cabe
+# %% ../nbs/13_pipeline.ipynb #f7b5e16f
 @dataclass
 class Verdict:
     "What can be said of one video."
@@ -359,7 +359,7 @@ def judge(
         if np.abs(clip.audio).max() < 1e-4: raise MediaError(path, 'silent')  # as when a folder is prepared
     except MediaError as error: return Verdict(str(path), reason=f'{error.reason}: {error.detail}')
     if not len(detector.calibration): raise ValueError('the detector is not calibrated: it cannot give a verdict')
-    calibration = detector.calibration.numpy()
+    calibration = detector.calibration.cpu().numpy()
     threshold = threshold_at(calibration, false_alarm)
     return Verdict(str(path), score.score, p_value(score.score, calibration),
                    'anomalous' if score.score > threshold.value else 'authentic-like', threshold.false_alarm,

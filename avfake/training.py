@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'OUT_OF_MEMORY', 'TrainConfig', 'make_train_config', 'Augment', 'SyncObjective', 'DensityObjective',
            'Collapse', 'check_features', 'weak_points', 'make_accelerator', 'make_optimiser', 'schedule', 'OutOfMemory',
-           'Progress', 'fit', 'random_state', 'resume', 'to_device', 'validate_sync', 'train_sync', 'fingerprint',
+           'Progress', 'to_device', 'fit', 'random_state', 'resume', 'validate_sync', 'train_sync', 'fingerprint',
            'sync_features', 'train_density', 'shift_sound', 'score_by_shift', 'score_rise', 'train_detector',
            'TrainingLog']
 
@@ -210,7 +210,7 @@ def schedule(
     if step < rising: return (step + 1) / rising
     return .5 * (1 + math.cos(math.pi * min(1., (step - rising) / max(1, total - rising))))
 
-# %% ../nbs/10_training.ipynb #7e77468e
+# %% ../nbs/10_training.ipynb #720fe140
 OUT_OF_MEMORY = ('the GPU ran out of memory with batch_size = {}. Lower batch_size (and raise accumulation to keep the '
                  'product), vis_num_frames, vis_image_size or max_shift; choose preset="small"; or set auto_batch_size')
 
@@ -226,6 +226,11 @@ class Progress:
     best_epoch: int = 0  # counted from 1
     best_loss: float = float('inf')
     done: bool = False
+
+
+def to_device(batch: dict, device) -> dict:
+    "Tensors of a batch moved to the device."
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def fit(
@@ -255,7 +260,7 @@ def fit(
         start, losses = time.perf_counter(), []
         module.train()
         for batch in batches(epoch):
-            batch = {k: v.to(accelerator.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            batch = to_device(batch, accelerator.device)
             with accelerator.accumulate(module):
                 loss, _ = module(batch)
                 if not torch.isfinite(loss):
@@ -302,12 +307,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None) -> 
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])
     return Progress(**saved['progress']), saved['history'], saved['best']
 
-# %% ../nbs/10_training.ipynb #4be9905e
-def to_device(batch: dict, device) -> dict:
-    "Tensors of a batch moved to the device."
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-
-
+# %% ../nbs/10_training.ipynb #06021389
 @torch.no_grad()
 def validate_sync(
     detector: Detector,

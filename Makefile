@@ -12,6 +12,8 @@ export DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_C
 
 # Without ipywidgets, progress bars in a notebook are text, as they should be in a file; tqdm need not warn of it.
 export PYTHONWARNINGS := ignore:IProgress not found
+# Threads that spin while they wait slow down another process on the same cores several times over; sleeping costs a tenth.
+export OMP_WAIT_POLICY ?= PASSIVE
 # The kernel "python3" is that of .venv, whatever the user has installed beside it.
 export JUPYTER_PREFER_ENV_PATH := 1
 
@@ -98,7 +100,7 @@ run: check-data-dir $(READY)  ## Train on authentic clips, evaluate, draw: nbs/r
 	set --; name=demo save=$$(absolute "$${SAVE_DIR:-results}"); \
 	if [ -n "$$DATA_DIR" ]; then \
 	  data=$$(absolute "$$DATA_DIR"); name=$$(basename "$$data"); set -- "$$@" -r data_dir "$$data"; \
-		fi; \
+	fi; \
 	[ -z "$$SAVE_DIR" ]             || set -- "$$@" -r save_dir "$$save"; \
 	[ -z "$$PRESET" ]               || set -- "$$@" -r preset "$$PRESET"; \
 	[ -z "$$EPOCHS" ]               || set -- "$$@" -p epochs "$$EPOCHS"; \

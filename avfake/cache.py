@@ -6,7 +6,7 @@
 __all__ = ['CACHE_VERSION', 'EXTRACT_REASONS', 'CacheError', 'write_clip', 'StoredClip', 'open_clip', 'load_clip', 'file_digest',
            'entry_path', 'extract_clip', 'map_isolated', 'default_workers', 'extract_clips', 'left_out']
 
-# %% ../nbs/04_cache.ipynb #bd0c9eb5
+# %% ../nbs/04_cache.ipynb #4dfb189b
 import hashlib
 import json
 import multiprocessing as mp
@@ -27,19 +27,15 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, probe
+from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, probe
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
-# %% ../nbs/04_cache.ipynb #66ec37a9
+# %% ../nbs/04_cache.ipynb #d1087e47
 CACHE_VERSION = 1  # of the entries' format and of what they hold: raise it when either changes
 _AUDIO_SCALE = 2**14  # decoded sound may exceed 1: samples are kept with headroom for +-2
 
 class CacheError(ValueError):
     "A cache entry that cannot be read: torn, foreign, or of another version."
-
-def _temporary(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f'.{path.name}.{os.getpid()}.tmp')
 
 def write_clip(
     path: Path,  # of the entry
@@ -48,26 +44,22 @@ def write_clip(
     quality: int = 92,  # of the JPEG crops
 ) -> dict:  # what the entry says about itself
     "Store a clip piece by piece, so that memory stays flat; all or nothing appears under `path`."
-    temporary, lengths, found, peak = _temporary(Path(path)), [], 0, 0.
-    try:
-        with zipfile.ZipFile(temporary, 'w') as z:
-            for piece in pieces:
-                crops = [cv2.imencode('.jpg', c[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-                         for c in piece.crops]
-                name, ends = f'{len(lengths):05d}', np.cumsum([0, *map(len, crops)]).astype('<u4')
-                pcm = np.clip(np.round(piece.audio*_AUDIO_SCALE), -2**15, 2**15 - 1).astype('<i2')
-                z.writestr(f'{name}.jpg', b''.join(crops))
-                z.writestr(f'{name}.ends', ends.tobytes())
-                z.writestr(f'{name}.found', piece.found.astype(np.uint8).tobytes())
-                z.writestr(f'{name}.pcm', pcm.tobytes(), zipfile.ZIP_DEFLATED)
-                lengths.append(len(crops)); found += int(piece.found.sum())
-                peak = max(peak, float(np.abs(piece.audio).max(initial=0)))
-            n = sum(lengths)
-            meta = dict(about, version=CACHE_VERSION, frames=n, pieces=lengths, seconds=n/FPS, peak=peak,
-                        face_fraction=found/max(n, 1))
-            z.writestr('meta.json', json.dumps(meta))
-        os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    lengths, found, peak = [], 0, 0.
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, 'w') as z:
+        for piece in pieces:
+            crops = [cv2.imencode('.jpg', c[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for c in piece.crops]
+            name, ends = f'{len(lengths):05d}', np.cumsum([0, *map(len, crops)]).astype('<u4')
+            pcm = np.clip(np.round(piece.audio*_AUDIO_SCALE), -2**15, 2**15 - 1).astype('<i2')
+            z.writestr(f'{name}.jpg', b''.join(crops))
+            z.writestr(f'{name}.ends', ends.tobytes())
+            z.writestr(f'{name}.found', piece.found.astype(np.uint8).tobytes())
+            z.writestr(f'{name}.pcm', pcm.tobytes(), zipfile.ZIP_DEFLATED)
+            lengths.append(len(crops)); found += int(piece.found.sum())
+            peak = max(peak, float(np.abs(piece.audio).max(initial=0)))
+        n = sum(lengths)
+        meta = dict(about, version=CACHE_VERSION, frames=n, pieces=lengths, seconds=n/FPS, peak=peak,
+                    face_fraction=found/max(n, 1))
+        z.writestr('meta.json', json.dumps(meta))
     return meta
 
 # %% ../nbs/04_cache.ipynb #d97a00c4
@@ -163,16 +155,14 @@ def entry_path(
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return Path(cache_dir)/'clips'/key[:2]/f'{key}.zip'
 
-# %% ../nbs/04_cache.ipynb #23ebfdda
+# %% ../nbs/04_cache.ipynb #9d96df08
 def _row(meta, entry='', reason='', detail=''):
     keys = ('frames', 'seconds', 'face_fraction', 'size_bytes', 'bit_rate')
     return dict(entry=str(entry), **{k: meta.get(k, np.nan) for k in keys}, reason=reason, detail=detail)
 
 def _left_out(entry, reason, detail):  # remember why there is no entry
-    note = entry.with_suffix('.json')
-    temporary = _temporary(note)
-    temporary.write_text(json.dumps(dict(version=CACHE_VERSION, reason=reason, detail=detail)))
-    os.replace(temporary, note)
+    with atomic_path(entry.with_suffix('.json')) as temporary:
+        temporary.write_text(json.dumps(dict(version=CACHE_VERSION, reason=reason, detail=detail)))
     return _row({}, reason=reason, detail=detail)
 
 def _stored(entry, retry=False):
@@ -352,10 +342,10 @@ def default_workers() -> int:
     "Processes to use: one a core that this process may run on."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-# %% ../nbs/04_cache.ipynb #03d00542
+# %% ../nbs/04_cache.ipynb #e8b6c004
 def _sweep(cache_dir):
     "Remove what killed workers left more than a day ago; younger files may belong to another run."
-    for f in Path(cache_dir).glob('clips/*/.*.tmp'):
+    for f in Path(cache_dir).glob('clips/*/.*'):
         try:
             if time.time() - f.stat().st_mtime > 86_400: f.unlink()
         except OSError: pass  # another run was faster

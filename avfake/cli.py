@@ -6,8 +6,9 @@
 __all__ = ['app', 'FLAGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MOST', 'SEED', 'WORKERS', 'CACHE', 'CHECKPOINT',
            'read_flags', 'save_dir_of', 'demo', 'extract', 'train', 'evaluate', 'score', 'summary', 'settings', 'main']
 
-# %% ../nbs/14_cli.ipynb #963dd5ab
+# %% ../nbs/14_cli.ipynb #5c52a7a1
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Optional
@@ -37,7 +38,7 @@ def read_flags(
 
 def save_dir_of(save_dir: str) -> Path: return Path(save_dir).expanduser()
 
-# %% ../nbs/14_cli.ipynb #10b3da88
+# %% ../nbs/14_cli.ipynb #85db8e68
 DATA = typer.Option('', '--data_dir', '--data-dir', help='Folder of videos; the demo data if not given.')
 SAVE = typer.Option('results', '--save_dir', '--save-dir', help='Folder for checkpoint, tables and figures.')
 PRESET = typer.Option('small', '--preset', help="'small' (two CPU cores, minutes) or 'full' (a GPU).")
@@ -128,6 +129,7 @@ def settings(preset: str = PRESET):
 
 def main():
     "Run a command; an error that the user can mend is one line, without a traceback."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads that spin while they wait slow another process several times
     try: app()
     except (ValueError, OSError, RuntimeError) as error:
         print(f'avfake: {error}', file=sys.stderr)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESULT_COLUMNS', 'TEXT_COLUMNS', 'NUMBER_COLUMNS', 'SIMULATED', 'RANK_METRICS', 'THRESHOLD_METRICS',
-           'SCALAR_CONTROLS', 'CONTROL_LABELS', 'ABLATIONS', 'GROUP_KINDS', 'check_results', 'simulate_results',
+           'SCALAR_CONTROLS', 'CONTROL_LABELS', 'PARTS', 'GROUP_KINDS', 'check_results', 'simulate_results',
            'clean_scores', 'equal_error_rate', 'tpr_at_fpr', 'at_threshold', 'binary_metrics', 'bootstrap_auc',
            'Threshold', 'threshold_at', 'p_value', 'leading_silence', 'loudness_db', 'scalar_controls',
            'gaussian_control', 'align_control', 'by_groups', 'pick', 'macro_average', 'count_videos',
@@ -249,7 +249,7 @@ def loudness_db(
     power = float(np.mean(np.square(np.asarray(audio, dtype=float)))) if len(audio) else 0.
     return max(10*math.log10(max(power, 1e-12)), -120.)
 
-# %% ../nbs/11_evaluation.ipynb #5ba4c7a8
+# %% ../nbs/11_evaluation.ipynb #f1857c81
 SCALAR_CONTROLS = {  # control -> column of the extraction table that holds it
     'silence': 'leading_silence', 'loudness': 'loudness', 'duration': 'seconds', 'bit_rate': 'bit_rate', 'file_size': 'size_bytes',
 }
@@ -257,7 +257,7 @@ CONTROL_LABELS = {  # how tables and figures name the controls; others are named
     'sync_score': 'sync score', 'random_features': 'random features', 'marginal_gaussian': 'marginal Gaussian', 'density_only': 'density alone',
     'audio_only': 'audio only', 'video_only': 'video only', 'bit_rate': 'bit rate', 'file_size': 'file size',
 }
-ABLATIONS = ('sync_score', 'marginal_gaussian', 'density_only')  # parts of the detector itself: allowed to be good, not to be better
+PARTS = ('sync_score', 'density_only', 'marginal_gaussian')  # scores of parts of the detector itself: they should be good
 
 def scalar_controls(
     table: pd.DataFrame,  # a row a video: path and any of the columns in `SCALAR_CONTROLS`
@@ -378,10 +378,10 @@ def evaluation_notes(
     if rows.path.duplicated().any(): notes.append(f'{int(rows.path.duplicated().sum())} paths stand more than once')
     return notes
 
-# %% ../nbs/11_evaluation.ipynb #db683ac3
+# %% ../nbs/11_evaluation.ipynb #3ffff10e
 def evaluate_results(
     results: pd.DataFrame,  # a row a video, as `RESULT_COLUMNS`; `seen_identity` is used where present
-    controls: dict = None,  # name -> control scores (`align_control` says in which forms), higher is more anomalous
+    controls: dict = None,  # name -> scores of a control or part (`align_control` says in which forms), higher is more anomalous
     threshold: Threshold | float = None,  # from `threshold_at` on calibration clips
     split: str = 'test',  # rows to evaluate; 'all' takes every row
     two_sided: tuple = tuple(SCALAR_CONTROLS),  # controls whose better direction counts
@@ -389,7 +389,7 @@ def evaluate_results(
     seed: int = 0,  # of the bootstrap
     meta: dict = None,  # further entries, such as seed, hashes and versions
 ) -> dict:  # nested metrics of plain numbers, None where undefined; `write_metrics` stores it
-    "Everything metrics.json holds: the AUC by group with its interval, other metrics, controls, counts and notes"
+    "Everything metrics.json holds: the AUC by group with its interval, other metrics, parts, controls, counts and notes"
     table = check_results(results)
     rows = table if split in (None, 'all') else table[table.split == split]
     authentic, forged, value = rows[rows.label == 0], rows[rows.label == 1], getattr(threshold, 'value', threshold)
@@ -403,7 +403,9 @@ def evaluate_results(
     metrics['macro_average'] = {key: macro_average(metrics[key]) for key in ('auc', 'average_precision', 'eer', 'tpr')}
     given = {name: pd.Series(align_control(name, c, results), index=table.index) for name, c in (controls or {}).items()}
     if 'sync_score' not in given and table.sync_score.notna().any(): given['sync_score'] = -table.sync_score
-    metrics['controls'] = {name: control_aucs(rows, c[rows.index], name in two_sided) for name, c in given.items()}
+    aucs = {name: control_aucs(rows, c[rows.index], name in two_sided) for name, c in given.items()}
+    metrics['parts'] = {name: aucs[name] for name in PARTS if name in aucs}
+    metrics['controls'] = {name: c for name, c in aucs.items() if name not in PARTS}
     metrics['two_sided_controls'] = [name for name in given if name in two_sided]
     metrics['threshold'] = asdict(threshold) if isinstance(threshold, Threshold) else dict(value=value)
     metrics['split'], metrics['counts'] = split or 'all', count_videos(table, rows)
@@ -413,7 +415,7 @@ def evaluate_results(
     if clash: raise ValueError(f'meta: {", ".join(clash)} would overwrite metrics of that name')
     return {**metrics, **(meta or {})}
 
-# %% ../nbs/11_evaluation.ipynb #112d701b
+# %% ../nbs/11_evaluation.ipynb #fb8a9874
 GROUP_KINDS = dict(overall='all', by_category='category', by_method='method')
 
 def flat_groups(
@@ -425,36 +427,38 @@ def flat_groups(
 
 def audit_warnings(
     metrics: dict,  # from `evaluate_results`
-    margin: float = 0.05,  # a control this close to the detector's AUC is reported
-    limit: float = 0.65,  # a shortcut control with a higher AUC is reported
+    margin: float = 0.05,  # a control this close to the detector's AUC is reported, and a part that much better
+    limit: float = 0.65,  # a control with a higher AUC is reported
 ) -> list[str]:  # one sentence a finding; empty when nothing is wrong
-    "Plain-words warnings about controls that do too well, and about a score that points the wrong way"
+    "Plain-words warnings about controls and parts that do too well, and about a score that points the wrong way"
     detector, n_forged, n = flat_groups(metrics['auc']), flat_groups(metrics['n_forged']), metrics['counts']['authentic']
     warnings = []
     if (detector['all', 'overall'] or .5) < .4:
         warnings.append(f'AUC {detector["all", "overall"]:.2f} is below chance: is the anomaly score reversed?')
+    def above(values, limits): return [f'{g[1]} {v:.2f} (detector {detector[g]:.2f})' for g, v in flat_groups(values).items()
+                                       if None not in (v, detector.get(g)) and v > detector[g] + limits]
+    for name, values in metrics['parts'].items():
+        if better := above(values, margin): warnings.append(f'{CONTROL_LABELS.get(name, name)} beats the whole detector: {", ".join(better)}')
+    chance = {g: .5 + 1.96*math.sqrt((n + m + 1)/(12*n*m)) for g, m in n_forged.items() if n and m}
     for name, values in metrics['controls'].items():
-        label, aucs = CONTROL_LABELS.get(name, name), {g: v for g, v in flat_groups(values).items() if v is not None}
-        close = [f'{g[1]} {v:.2f} (detector {detector[g]:.2f})' for g, v in aucs.items() if detector.get(g) is not None and v > detector[g] - margin]
-        if close: warnings.append(f'{label} comes within {margin:.2f} of the detector, or beats it: {", ".join(close)}')
-        if name in ABLATIONS: continue
-        chance = {g: .5 + 1.96*math.sqrt((n + m + 1)/(12*n*m)) for g, m in n_forged.items() if n and m}
-        high = [f'{g[1]} {v:.2f}' + (f' (chance reaches {chance[g]:.2f})' if chance.get(g, 0) > limit else '') for g, v in aucs.items() if v > limit]
+        label = CONTROL_LABELS.get(name, name)
+        if close := above(values, -margin): warnings.append(f'{label} comes within {margin:.2f} of the detector, or beats it: {", ".join(close)}')
+        high = [f'{g[1]} {v:.2f}' + (f' (chance reaches {chance[g]:.2f})' if chance.get(g, 0) > limit else '')
+                for g, v in flat_groups(values).items() if v is not None and v > limit]
         if high: warnings.append(f'{label} alone tells forged from authentic (AUC above {limit:.2f}): {", ".join(high)}')
     return warnings
 
-# %% ../nbs/11_evaluation.ipynb #ece585e2
+# %% ../nbs/11_evaluation.ipynb #fd95121c
 def auc_table(
     metrics: dict,  # from `evaluate_results` or metrics.json
-) -> pd.DataFrame:  # a row a group: forged clips, AUC and interval, AUC of every control
-    "The table of AUCs: each group of forged clips against all authentic ones, the controls beside the detector"
+) -> pd.DataFrame:  # a row a group: forged clips, AUC and interval, AUC of every part and control
+    "The table of AUCs: each group of forged clips against all authentic ones, parts and controls beside the detector"
     auc, n, intervals = flat_groups(metrics['auc']), flat_groups(metrics['n_forged']), flat_groups(metrics['auc_ci'])
     show = lambda ci: f'{ci[0]:.3f}-{ci[1]:.3f}' if ci else ''
     table = pd.DataFrame(dict(n=n, AUC=auc)).astype({'n': int, 'AUC': float})
     table['95% interval'] = [show(intervals.get(g)) for g in table.index]
-    first = [c for c in ('sync_score', 'random_features') if c in metrics['controls']]
-    for name in [*first, *(c for c in metrics['controls'] if c not in first)]:
-        table[CONTROL_LABELS.get(name, name)] = pd.Series(flat_groups(metrics['controls'][name])).astype(float)
+    for name, values in {**metrics['parts'], **metrics['controls']}.items():
+        table[CONTROL_LABELS.get(name, name)] = pd.Series(flat_groups(values)).astype(float)
     table.index = pd.MultiIndex.from_tuples(table.index, names=['kind', 'group'])
     return table.round(3)
 

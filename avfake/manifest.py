@@ -7,7 +7,7 @@ __all__ = ['TYPES', 'AUTHENTIC', 'COLUMNS', 'VIDEO_EXTENSIONS', 'SPLITS', 'FRACT
            'read_metadata', 'index_videos', 'make_splits', 'people_of', 'check_splits', 'duplicate_videos',
            'split_table', 'split_hash', 'save_split', 'load_split']
 
-# %% ../nbs/03_manifest.ipynb #1d008e24
+# %% ../nbs/03_manifest.ipynb #0c3173d6
 import csv
 import hashlib
 import json
@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+
+from .media import atomic_path
 
 # %% ../nbs/03_manifest.ipynb #6111fee0
 TYPES = ('RealVideo-RealAudio', 'RealVideo-FakeAudio', 'FakeVideo-RealAudio', 'FakeVideo-FakeAudio')
@@ -399,7 +401,7 @@ def split_table(
                                  methods=m.method[m.label == 1].nunique(), seen_identity=int(m.seen_identity.sum()))
                          for s, m in rows.items()}).T
 
-# %% ../nbs/03_manifest.ipynb #ff820eae
+# %% ../nbs/03_manifest.ipynb #e18735b1
 def split_hash(
     manifest: pd.DataFrame,
 ) -> str:  # sha256, hexadecimal
@@ -415,13 +417,10 @@ def save_split(
 ) -> str:  # the hash
     "Store a split with its hash."
     folder, digest = Path(folder), split_hash(manifest)
-    folder.mkdir(parents=True, exist_ok=True)
     about = dict(hash=digest, seed=seed, fractions=fractions or FRACTIONS, counts=manifest.split.value_counts().to_dict())
     for name, write in (('split.csv', lambda p: manifest[list(COLUMNS)].to_csv(p, index=False)),
                         ('split.json', lambda p: p.write_text(json.dumps(about, indent=1)))):
-        temporary = folder/f'.{name}.{os.getpid()}'
-        write(temporary)
-        os.replace(temporary, folder/name)
+        with atomic_path(folder/name) as temporary: write(temporary)
     return digest
 
 # %% ../nbs/03_manifest.ipynb #2450d145

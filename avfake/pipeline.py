@@ -8,7 +8,7 @@ __all__ = ['SCORED', 'make_configs', 'known_settings', 'cache_home', 'Prepared',
            'score_table', 'measure_controls', 'control_scores', 'Evaluation', 'examples', 'evaluate', 'summary',
            'Verdict', 'judge']
 
-# %% ../nbs/13_pipeline.ipynb #0ba5d9b9
+# %% ../nbs/13_pipeline.ipynb #840a15e8
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 
 from .data import (clip_windows, extract_clips, index_videos, left_out, make_splits, open_clip, save_split, split_hash,
                          split_table)
-from .detector import (ClipScore, Detector, DetectorConfig, best_device, change, load_detector, make_config, parts_of, save_detector, save_tensors,
-                             score_file, versions)
+from .detector import (ClipScore, Detector, DetectorConfig, best_device, change, load_detector, make_config, parts_of,
+                             save_detector, save_tensors, score_file, versions)
 from .evaluation import (audit_warnings, auc_table, evaluate_results, gaussian_control, leading_silence, loudness_db,
                                p_value, read_metrics, scalar_controls, threshold_at, write_metrics, write_results)
 from .media import FPS, MediaError, atomic_path
@@ -204,7 +204,7 @@ def calibrate(detector: Detector, prepared: Prepared, enough: int = 20):
     if len(entries) < enough: entries = entries + prepared.entries('validation')
     detector.calibration = torch.tensor([detector.score_clip(open_clip(e)).score for e in entries])
 
-# %% ../nbs/13_pipeline.ipynb #6bc7d945
+# %% ../nbs/13_pipeline.ipynb #2acf1c89
 def score_table(
     detector: Detector,
     prepared: Prepared,
@@ -251,9 +251,9 @@ def control_scores(
     if seen.empty: return {}
     density = pd.Series({p: -float(np.nanmean(s.density)) for p, s in scored.items()})
     found = dict(density_only=density, marginal_gaussian=seen.pop('marginal_gaussian'))
+    if 'random_features' in seen: found['random_features'] = seen['random_features']
     for name in ('audio_only', 'video_only'):
         if name in controls: found[name] = pd.Series(gaussian_control(controls[name], np.stack(seen[name].tolist())), seen.index)
-    if 'random_features' in seen: found['random_features'] = seen['random_features']
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes']].merge(seen[['leading_silence', 'loudness']], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 

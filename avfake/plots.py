@@ -334,22 +334,21 @@ def plot_evaluation(
     fig.suptitle(f'{found} on {clips}: {counts["authentic"]} authentic, {counts["forged"]} forged', fontsize=13)
     return fig
 
-# %% ../nbs/12_plots.ipynb #37e19c59
+# %% ../nbs/12_plots.ipynb #a8de001f
 CONTROL_MARKERS = 'sv^<>PXhp*d8H'
 
 def plot_auc_by_group(
     metrics: dict,  # from `evaluate_results` or metrics.json
 ) -> Figure:
-    "AUC of the detector with its interval, and of every control, for each group of forged clips"
+    "AUC of the detector with its interval, of its parts and of every control, for each group of forged clips"
     auc, intervals, n = (flat_groups(metrics[k]) for k in ('auc', 'auc_ci', 'n_forged'))
     shown = [g for g, v in auc.items() if v is not None]
     if not shown: return say(new_figure(size=(6.4, 2))[1], 'the AUC is undefined: authentic or forged clips are missing')
     fig, ax = new_figure(size=(8.6, 1.5 + .55*len(shown)))
     y = {g: i + .35*sum(a[0] != b[0] for a, b in zip(shown[:i], shown[1:i + 1])) for i, g in enumerate(shown)}  # a gap between kinds
-    names = ['sync_score', 'random_features']
-    names = [c for c in names if c in metrics['controls']] + [c for c in metrics['controls'] if c not in names]
-    for k, name in enumerate(names):
-        values = {g: v for g, v in flat_groups(metrics['controls'][name]).items() if v is not None and g in y}
+    beside = {**metrics['parts'], **metrics['controls']}
+    for k, (name, groups) in enumerate(beside.items()):
+        values = {g: v for g, v in flat_groups(groups).items() if v is not None and g in y}
         colour = {'sync_score': COLOURS[1], 'random_features': COLOURS[2]}.get(name, '.55')
         ax.plot(list(values.values()), [y[g] + .26 for g in values], CONTROL_MARKERS[k % len(CONTROL_MARKERS)], ls='', ms=7, mfc='none' if colour == '.55' else colour,
                 mec=colour, label=CONTROL_LABELS.get(name, name), clip_on=False)
@@ -357,7 +356,7 @@ def plot_auc_by_group(
         if intervals.get(g): ax.plot(intervals[g], [y[g]]*2, color=COLOURS[0], lw=3, alpha=.45, solid_capstyle='round', clip_on=False)
     ax.plot([auc[g] for g in shown], list(y.values()), 'o', color=COLOURS[0], ms=9, label='detector (95% interval)', clip_on=False, zorder=5)
     ax.axvline(.5, color=MARK, ls=':', lw=1.2)
-    values = [v for c in (metrics['auc'], *metrics['controls'].values()) for v in flat_groups(c).values() if v is not None]
+    values = [v for c in (metrics['auc'], *beside.values()) for v in flat_groups(c).values() if v is not None]
     low = min([.45, *(v - .02 for v in values), *(i[0] - .02 for i in intervals.values() if i)])
     ax.set_yticks([v + .1 for v in y.values()], [f'{g[1]} ({n[g]})' for g in shown])
     ax.set(xlim=(max(low, 0), 1), ylim=(max(y.values()) + .65, -.45), xlabel='AUC (0.5: chance)', title='The detector must stand clear of every control')

@@ -17,8 +17,8 @@ from test_notebooks import needs_run, papermill, run
 SETTINGS = dict(windows_per_clip=1, density_epochs=1)
 COLUMNS = 'path,category,method,source,target,split,label,score,log_prob,sync_score,windows,reason'.split(',')
 OUTPUTS = {'best_model.pth', 'training_curves.png', 'evaluation_results.png', 'detailed_results.csv', 'metrics.json', 'logs'}
-CONTROLS = {'sync_score', 'random_features', 'marginal_gaussian', 'density_only', 'audio_only', 'video_only',
-            'silence', 'loudness', 'duration', 'bit_rate', 'file_size'}
+PARTS = {'sync_score', 'marginal_gaussian', 'density_only'}
+CONTROLS = {'random_features', 'audio_only', 'video_only', 'silence', 'loudness', 'duration', 'bit_rate', 'file_size'}
 ODD_NAME = '''it's "here", ü 50%.MP4'''
 
 pytestmark = needs_run
@@ -142,8 +142,8 @@ def test_run_notebook(trained):
     assert not kept.split.isin(['train', 'unused']).any() and not kept[kept.label == 1].split.ne('test').any()
     assert set(results.split) <= {'train', 'validation', 'calibration', 'test', 'unused'}
     check_groups(metrics['auc'])
-    assert set(metrics['controls']) == CONTROLS
-    for values in metrics['controls'].values(): check_groups(values)
+    assert (set(metrics['parts']), set(metrics['controls'])) == (PARTS, CONTROLS)
+    for values in [*metrics['parts'].values(), *metrics['controls'].values()]: check_groups(values)
     text = (trained/'executed.ipynb').read_text(encoding='utf-8')
     for reason in set(done['reasons'].values()): assert reason in text
 
@@ -161,7 +161,7 @@ def test_evaluate_all(finished):
     results, metrics = check_outputs(finished, finished/'all', 'all')
     assert (results.label == 0).sum() > 18 and metrics['split'] == 'all'
     check_groups(metrics['auc'])
-    assert set(metrics['controls']) == CONTROLS
+    assert (set(metrics['parts']), set(metrics['controls'])) == (PARTS, CONTROLS)
     before = read_csv(finished/'out'/'detailed_results.csv').set_index('path').score.dropna()
     again = results.set_index('path').score[before.index]
     assert np.allclose(again, before, atol=1e-4), 'the saved detector scores otherwise than the one that was trained'

@@ -30,8 +30,8 @@ from tqdm.auto import tqdm
 from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, probe
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
-# %% ../nbs/04_cache.ipynb #d1087e47
-CACHE_VERSION = 1  # of the entries' format and of what they hold: raise it when either changes
+# %% ../nbs/04_cache.ipynb #7bf19aa1
+CACHE_VERSION = 2  # of the entries' format and of what they hold: raise it when either changes
 _AUDIO_SCALE = 2**14  # decoded sound may exceed 1: samples are kept with headroom for +-2
 
 class CacheError(ValueError):

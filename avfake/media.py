@@ -220,16 +220,16 @@ def _square(stream) -> tuple:  # (width, height)
     aspect = float(stream.sample_aspect_ratio or 1)
     return round(width * aspect) if 1/3 < aspect < 3 else width, height
 
-# %% ../nbs/00_media.ipynb #42beb786
+# %% ../nbs/00_media.ipynb #81b29c8a
 class _Motion:
     "Counts the frames that change, until it is clear that the picture moves"
-    SETTLE, LEVELS, SHARE = 10, 2, .05  # frames an encoder needs to sharpen a still; levels of 255; share of changed frames
+    SETTLE, SIZE, LEVELS, SHARE = 10, 64, 2, .15  # frames to sharpen a still; pixels; levels of 255; share of changed frames
     def __init__(self): self.reformatter, self.before, self.seen, self.changed, self.moves = VideoReformatter(), None, 0, 0, False
 
     def watch(self, frame):
         self.seen += 1
         if self.moves: return
-        shrink = min(1, 256 / max(frame.width, frame.height))
+        shrink = min(1, self.SIZE / max(frame.width, frame.height))
         size = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
         now = self.reformatter.reformat(frame, *size, format='gray', interpolation='AREA', threads=1).to_ndarray().astype(np.int16)
         if self.seen > self.SETTLE and self.before.shape == now.shape: self.changed += np.abs(now - self.before).max() > self.LEVELS

@@ -220,10 +220,10 @@ def _square(stream) -> tuple:  # (width, height)
     aspect = float(stream.sample_aspect_ratio or 1)
     return round(width * aspect) if 1/3 < aspect < 3 else width, height
 
-# %% ../nbs/00_media.ipynb #81b29c8a
+# %% ../nbs/00_media.ipynb #ecd1131a
 class _Motion:
     "Counts the frames that change, until it is clear that the picture moves"
-    SETTLE, SIZE, LEVELS, SHARE = 10, 64, 2, .15  # frames to sharpen a still; pixels; levels of 255; share of changed frames
+    SETTLE, SIZE, LEVELS, SHARE = 10, 64, 5, .05  # frames to sharpen a still; pixels; levels of 255; share of changed frames
     def __init__(self): self.reformatter, self.before, self.seen, self.changed, self.moves = VideoReformatter(), None, 0, 0, False
 
     def watch(self, frame):

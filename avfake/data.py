@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEL_PER_FRAME', 'HOP', 'MEL_FLOOR', 'LEVEL', 'WindowConfig', 'log_mel', 'frame_energy', 'trim_silence', 'clip_mel',
-           'mel_window', 'cut_chunks', 'ClipSounds', 'valid_shifts', 'TrainWindows', 'ClipBatches', 'make_loader',
-           'window_starts', 'clip_windows']
+           'mel_window', 'cut_chunks', 'ClipSounds', 'valid_shifts', 'TrainWindows', 'person_order', 'ClipBatches',
+           'make_loader', 'window_starts', 'clip_windows']
 
 # %% ../nbs/05_data.ipynb #07d5bb5e
 from collections.abc import Callable, Iterator
@@ -246,11 +246,30 @@ class TrainWindows(Dataset):
         return dict(video=torch.from_numpy(video).permute(0, 3, 1, 2).contiguous(), mel=mel, valid=valid_shifts(start, first, stop, self.cfg),
                     start=start, clip=i % self.n_clips)
 
-# %% ../nbs/05_data.ipynb #2c262c21
+# %% ../nbs/05_data.ipynb #58367932
+def person_order(
+    order: np.ndarray,  # [N] numbers of clips, shuffled
+    people: list,  # identity of each clip; None or '' where it is not known
+    group: int,  # clips of one person that stand together
+    rng: np.random.Generator,
+) -> np.ndarray:  # [N] the same numbers; groups that are not full come last
+    "Bring clips of the same person together, in groups that are themselves in random order."
+    groups = []
+    for who in dict.fromkeys(people[i] for i in order):
+        own = [i for i in order if people[i] == who]
+        size = group if who else 1
+        groups += [own[a:a + size] for a in range(0, len(own), size)]
+    groups = [groups[i] for i in rng.permutation(len(groups))]
+    return np.concatenate(sorted(groups, key=lambda g: len(g) < group))
+
+
 class ClipBatches(Sampler):
     "Batches of (epoch, number) in which no clip stands twice; reshuffled for each epoch of the data set."
-    def __init__(self, dataset: TrainWindows, batch_size: int, shuffle: bool = True, drop_last: bool = True):
-        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
+    def __init__(self, dataset: TrainWindows, batch_size: int, shuffle: bool = True, drop_last: bool = True,
+                 people: list | None = None):
+        if people is not None and len(people) != dataset.n_clips:
+            raise ValueError(f'{len(people)} identities for {dataset.n_clips} clips')
+        self.dataset, self.batch_size, self.shuffle, self.drop_last, self.people = dataset, batch_size, shuffle, drop_last, people
 
     def __len__(self):
         n, b = self.dataset.n_clips, self.batch_size
@@ -261,8 +280,10 @@ class ClipBatches(Sampler):
         epoch, rng = d.epoch, np.random.default_rng([d.seed, d.epoch, 2**31])
         for p in range(d.passes):
             order = rng.permutation(d.n_clips) if self.shuffle else np.arange(d.n_clips)
-            for a in range(0, d.n_clips - (b - 1 if self.drop_last else 0), b):
-                yield [(epoch, int(i) + p*d.n_clips) for i in order[a:a + b]]
+            if self.people is not None: order = person_order(order, self.people, b, rng)
+            batches = [order[a:a + b] for a in range(0, d.n_clips - (b - 1 if self.drop_last else 0), b)]
+            if self.people is not None: batches = [batches[i] for i in rng.permutation(len(batches))]
+            for batch in batches: yield [(epoch, int(i) + p*d.n_clips) for i in batch]
 
 def _one_thread(worker): torch.set_num_threads(1); cv2.setNumThreads(1)
 
@@ -272,11 +293,12 @@ def make_loader(
     workers: int = 0,  # processes that read; the batches do not depend on it
     shuffle: bool = True,
     drop_last: bool = True,
+    people: list | None = None,  # identity of each clip, to bring clips of the same person together
 ) -> DataLoader:  # of batches: a dict as from the data set, with a batch axis in front
     "Call `dataset.set_epoch` before each epoch."
     if drop_last and batch_size > dataset.n_clips:
         raise ValueError(f'batch_size = {batch_size}, but there are only {dataset.n_clips} clips; lower it')
-    batches = ClipBatches(dataset, batch_size, shuffle, drop_last)
+    batches = ClipBatches(dataset, batch_size, shuffle, drop_last, people)
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
                       worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
                       generator=torch.Generator().manual_seed(dataset.seed))

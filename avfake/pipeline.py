@@ -52,7 +52,7 @@ def cache_home() -> Path:
     "Where clips are cached and demo data is made: $AVFAKE_CACHE, else the user's cache folder."
     return Path(os.environ.get('AVFAKE_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'avfake')
 
-# %% ../nbs/13_pipeline.ipynb #bfa216be
+# %% ../nbs/13_pipeline.ipynb #523faef7
 SCORED = ('validation', 'calibration', 'test')  # splits that are scored by default
 
 
@@ -64,11 +64,19 @@ class Prepared:
     table: pd.DataFrame  # a row a video: its cache entry, or the reason why it has none
     report: object  # what the index counted
 
+    def usable(self, split: str, label: int = 0) -> pd.DataFrame:
+        "The manifest's rows of a split that have a cache entry, in the column `entry`."
+        rows = self.manifest[(self.manifest.split == split) & (self.manifest.label == label)]
+        return rows.merge(self.table.loc[self.table.reason == '', ['path', 'entry']], on='path')
+
     def entries(self, split: str, label: int = 0) -> list[str]:
         "Cache entries of the usable videos of a split."
-        chosen = self.manifest.path[(self.manifest.split == split) & (self.manifest.label == label)]
-        table = self.table.set_index('path').loc[chosen]
-        return table.entry[table.reason == ''].tolist()
+        return self.usable(split, label).entry.tolist()
+
+    def people(self) -> dict[str, str]:  # cache entry -> source identity
+        "Whose the authentic clips are that a detector is trained and validated on."
+        rows = pd.concat([self.usable(split) for split in ('train', 'validation')])
+        return dict(zip(rows.entry, rows.source))
 
     def __str__(self):
         bad = left_out(self.table)
@@ -126,7 +134,7 @@ def prepare_for(
     prepared.manifest = manifest.assign(seen_identity=seen if split == 'all' else manifest.seen_identity)
     return prepared
 
-# %% ../nbs/13_pipeline.ipynb #00d0acc3
+# %% ../nbs/13_pipeline.ipynb #5cc93b87
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
@@ -180,7 +188,7 @@ def train(
     "Train, calibrate, and write best_model.pth, controls.pth, training_curves.png, split files and logs/."
     save_dir = Path(save_dir)
     entries, held = prepared.entries('train'), prepared.entries('validation')
-    detector, history, health = train_detector(config, cfg, entries, held, save_dir)
+    detector, history, health = train_detector(config, cfg, entries, held, save_dir, prepared.people())
     controls = train_controls(detector, cfg, entries, held, save_dir)
     save_controls(controls, save_dir/'controls.pth')
     calibrate(detector, prepared)

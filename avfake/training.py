@@ -37,7 +37,7 @@ from .mouth import MouthClip
 from .streams import check_ranges
 from .sync import delay_logits, sync_loss
 
-# %% ../nbs/10_training.ipynb #05f0299d
+# %% ../nbs/10_training.ipynb #5eb87da3
 @dataclass(frozen=True)
 class TrainConfig:
     "How a detector is trained."
@@ -55,6 +55,7 @@ class TrainConfig:
     patience: int = 10  # epochs without a better validation loss after which a stage ends
     windows_per_clip: int = 0  # windows of each clip in an epoch of stage one; 0: as many as make at least 800
     augment: bool = True  # vary what does not carry sync
+    same_person: bool = True  # fill batches with clips of one person where identities are known
     workers: int = 2  # processes that read clips; 0 reads in this one
     auto_batch_size: bool = False  # lower the batch size by itself when the GPU's memory does not hold it
     seed: int = 0
@@ -307,7 +308,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None) -> 
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])
     return Progress(**saved['progress']), saved['history'], saved['best']
 
-# %% ../nbs/10_training.ipynb #06021389
+# %% ../nbs/10_training.ipynb #418ee5d9
 @torch.no_grad()
 def validate_sync(
     detector: Detector,
@@ -337,14 +338,16 @@ def train_sync(
     cfg: TrainConfig,
     save_dir: Path,
     log: Callable[[str, dict], None] = lambda stage, row: None,
+    people: dict = {},  # cache entry -> identity, where it is known
 ) -> pd.DataFrame:  # history
     "Stage one: the streams and their fusion learn which sound belongs to which picture."
     window = detector.cfg.window
+    who = [[people.get(e) for e in clips] if people and cfg.same_person else None for clips in (train, validation)]
     passes = cfg.windows_per_clip or max(1, round(800 / len(train)))
     data = TrainWindows(train, window, cfg.seed, passes, transform=Augment() if cfg.augment else None)
     held = make_loader(TrainWindows(validation, window, cfg.seed + 1, 2), min(32, len(validation)), cfg.workers,
-                       shuffle=True, drop_last=False)
-    loader = make_loader(data, min(cfg.batch_size, len(train)), cfg.workers)
+                       shuffle=True, drop_last=False, people=who[1])
+    loader = make_loader(data, min(cfg.batch_size, len(train)), cfg.workers, people=who[0])
     objective = SyncObjective(detector)
 
     def batches(epoch):
@@ -353,18 +356,18 @@ def train_sync(
         return loader
 
     return fit('sync', objective, batches, len(loader), lambda: validate_sync(detector, held), cfg.epochs, cfg,
-               Path(save_dir)/'sync.pt', fingerprint(detector.cfg, cfg, train, validation), log)
+               Path(save_dir)/'sync.pt', fingerprint(detector.cfg, cfg, train, validation, *(w for w in who if w)), log)
 
 
 def fingerprint(
     config: DetectorConfig,
     cfg: TrainConfig,
-    *clips: list,  # cache entries
+    *clips: list,  # cache entries, and whose they are
 ) -> str:
     "A short hash of all that a run depends on, whatever folder the clips are in."
     free = ('workers', 'auto_batch_size', 'allow_out_of_range') + (('batch_size',) if cfg.auto_batch_size else ())
     settings = {k: v for k, v in asdict(cfg).items() if k not in free}
-    told = json.dumps([asdict(config), settings, [[Path(e).name for e in c] for c in clips]], sort_keys=True)
+    told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 # %% ../nbs/10_training.ipynb #483c0c10
@@ -448,13 +451,14 @@ def score_rise(by_shift: dict[str, float]) -> float | None:
     "How much higher the score is at the largest shift than at none."
     return by_shift[max(by_shift, key=int)] - by_shift['0'] if len(by_shift) > 1 else None
 
-# %% ../nbs/10_training.ipynb #244c3dfc
+# %% ../nbs/10_training.ipynb #af37693b
 def train_detector(
     config: DetectorConfig,
     cfg: TrainConfig,
     train: list,  # cache entries of authentic training clips
     validation: list,  # cache entries of authentic validation clips
     save_dir: Path,  # gets checkpoints/ and logs/
+    people: dict = {},  # cache entry -> identity, where it is known
 ) -> tuple[Detector, pd.DataFrame, dict]:  # detector, history of both stages, what the sentinels measured
     "Train a detector on authentic clips, or go on where an earlier run with the same settings stopped."
     if min(len(train), len(validation)) < 2:
@@ -469,7 +473,7 @@ def train_detector(
         sized = change(cfg, batch_size=batch_size, allow_out_of_range=True)
         set_seed(cfg.seed)
         detector = Detector(config).to(make_accelerator(cfg).device)
-        sync = train_sync(detector, train, validation, sized, checkpoints, log)
+        sync = train_sync(detector, train, validation, sized, checkpoints, log, people)
         set_seed(cfg.seed)
         density, health = train_density(detector, train, validation, sized, checkpoints, log)
         last = sync[sync.best].iloc[-1]

@@ -6,7 +6,7 @@
 __all__ = ['CACHE_VERSION', 'EXTRACT_REASONS', 'CacheError', 'write_clip', 'StoredClip', 'open_clip', 'load_clip', 'file_digest',
            'entry_path', 'extract_clip', 'map_isolated', 'default_workers', 'extract_clips', 'left_out']
 
-# %% ../nbs/04_cache.ipynb #4dfb189b
+# %% ../nbs/04_cache.ipynb #3a552826
 import hashlib
 import json
 import multiprocessing as mp
@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, probe
+from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, check_audible, probe
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
 # %% ../nbs/04_cache.ipynb #7bf19aa1
@@ -185,7 +185,7 @@ class _Source:
         except StopIteration: raise
         except Exception as e: self.error = e; raise
 
-# %% ../nbs/04_cache.ipynb #f6c6861f
+# %% ../nbs/04_cache.ipynb #fbdcba61
 def extract_clip(
     path: Path,  # the video
     cache_dir: Path,
@@ -209,9 +209,8 @@ def extract_clip(
         tell(info.seconds)
         source = _Source(path, cfg)
         meta = write_clip(entry, source, dict(size_bytes=size, bit_rate=info.bit_rate), quality)
-        if meta['peak'] < 1e-4:
-            entry.unlink()
-            raise MediaError(path, 'silent', f"no sample above {meta['peak']:.0e} of 1")
+        try: check_audible(path, meta['peak'])
+        except MediaError: entry.unlink(); raise
         entry.with_suffix('.json').unlink(missing_ok=True)
         row = _row(meta, entry)
     except MediaError as e: row = _left_out(entry, e.reason, e.detail)

@@ -6,7 +6,7 @@
 __all__ = ['SMALL', 'PRESETS', 'DetectorConfig', 'parts_of', 'change', 'config_from_dict', 'make_config', 'Detector', 'ClipScore',
            'save_tensors', 'versions', 'save_detector', 'best_device', 'load_detector', 'score_file']
 
-# %% ../nbs/09_detector.ipynb #359a187b
+# %% ../nbs/09_detector.ipynb #24a4ce1d
 import json
 
 import tempfile
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .autoregressive import AutoregressiveTransformer, DensityConfig, Whitening
 from .data import StoredClip, WindowConfig, clip_windows
-from .media import FPS, MediaError, atomic_path
+from .media import FPS, MediaError, atomic_path, check_audible
 from .mouth import MouthClip, MouthConfig, read_mouth
 from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, similarity
@@ -220,7 +220,7 @@ class ClipScore:
             left[max(0, at - width + 1):at + width] = False
         return found
 
-# %% ../nbs/09_detector.ipynb #f09a3618
+# %% ../nbs/09_detector.ipynb #40903c45
 def save_tensors(
     content: dict,  # tensors, numbers, strings, lists and dicts
     path: Path,
@@ -279,5 +279,6 @@ def score_file(
 ) -> tuple[ClipScore, MouthClip]:
     "Find the mouth in a video and score it; raises `MediaError` with the reason when it cannot be judged."
     clip = read_mouth(path, detector.cfg.mouth)
+    check_audible(path, np.abs(clip.audio).max())  # as when a folder is prepared
     try: return detector.score_clip(clip), clip
     except MediaError as error: raise MediaError(path, error.reason, error.detail) from None

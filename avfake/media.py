@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FPS', 'SAMPLE_RATE', 'SAMPLES_PER_FRAME', 'MAX_PIXELS', 'MAX_GAP', 'PIECE_BYTES', 'QUEUE_BYTES', 'REASONS',
-           'MediaError', 'stream_media', 'stream_frames', 'read_audio', 'MediaInfo', 'probe', 'atomic_path',
-           'write_video']
+           'MediaError', 'check_audible', 'stream_media', 'stream_frames', 'read_audio', 'MediaInfo', 'probe',
+           'atomic_path', 'write_video']
 
 # %% ../nbs/00_media.ipynb #b351db83
 import os, stat, uuid
@@ -32,7 +32,7 @@ MAX_GAP = 60.  # seconds; timestamps that jump further are broken, and would hav
 PIECE_BYTES = 256 * 2**20  # decoded pixels handed out at once
 QUEUE_BYTES = 256 * 2**20  # undecoded packets that wait in line while one stream is behind the other
 
-# %% ../nbs/00_media.ipynb #03c38660
+# %% ../nbs/00_media.ipynb #dceb7bc4
 REASONS = {
     'missing': 'there is no such file; check the path',
     'not a file': 'this is a folder, a device or a pipe; give the path of a video file',
@@ -66,6 +66,13 @@ class MediaError(Exception):
         return f'{self.path}: {self.reason}: {found}{REASONS[self.reason]}'
 
     def __reduce__(self): return type(self), (self.path, self.reason, self.detail)
+
+def check_audible(
+    path: Path,  # of the video
+    peak: float,  # its loudest sample, of 1
+):
+    "Raise `MediaError` ('silent') for a sound track without sound"
+    if peak < 1e-4: raise MediaError(path, 'silent', f'no sample above {peak:.0e} of 1')
 
 # %% ../nbs/00_media.ipynb #d6bb7ad4
 def _explain(e: Exception) -> str:

@@ -116,7 +116,7 @@ def split_usable(
         raise ValueError('no authentic video can be used: ' + ', '.join(f'{n} {r}' for r, n in bad.reason.value_counts().items()))
     return pd.concat([make_splits(usable, seed=seed), manifest.drop(usable.index)]).loc[manifest.index]
 
-# %% ../nbs/13_pipeline.ipynb #07b980cb
+# %% ../nbs/13_pipeline.ipynb #4215b982
 def prepare_for(
     detector: Detector,  # trained
     data_dir: Path | str | None,
@@ -128,10 +128,9 @@ def prepare_for(
 ) -> Prepared:
     "Prepare a folder for a trained detector; forged clips of people that it was trained on are flagged."
     prepared = prepare(data_dir, detector.cfg, seed, max_videos_per_class, cache_dir, workers, need_authentic=split != 'all')
-    manifest, known = prepared.manifest, set(detector.about.get('trained_on', []))
-    if split == 'all': manifest = manifest.assign(split='all')
-    seen = manifest.source.isin(known) | manifest.target.isin(known)
-    prepared.manifest = manifest.assign(seen_identity=seen if split == 'all' else manifest.seen_identity)
+    if split == 'all':
+        manifest, known = prepared.manifest, set(detector.about.get('trained_on', []))
+        prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
 # %% ../nbs/13_pipeline.ipynb #5cc93b87
@@ -335,7 +334,7 @@ def summary(
     lines.append('written: ' + ', '.join(str(p) for p in sorted(save_dir.iterdir()) if p.suffix in ('.png', '.csv', '.json', '.pth')))
     return '\n'.join(lines)
 
-# %% ../nbs/13_pipeline.ipynb #f7b5e16f
+# %% ../nbs/13_pipeline.ipynb #022241d2
 @dataclass
 class Verdict:
     "What can be said of one video."
@@ -362,9 +361,7 @@ def judge(
     false_alarm: float = 0.05,
 ) -> Verdict:  # never raises for a bad file
     "Score one video and say what that means."
-    try:
-        score, clip = score_file(detector, path)
-        if np.abs(clip.audio).max() < 1e-4: raise MediaError(path, 'silent')  # as when a folder is prepared
+    try: score, clip = score_file(detector, path)
     except MediaError as error: return Verdict(str(path), reason=f'{error.reason}: {error.detail}')
     if not len(detector.calibration): raise ValueError('the detector is not calibrated: it cannot give a verdict')
     calibration = detector.calibration.cpu().numpy()

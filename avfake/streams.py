@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['TEMPORAL_BLOCKS', 'check_ranges', 'StreamConfig', 'WeightsUnavailable', 'MelConv', 'make_backbone',
-           'sinusoidal_positions', 'TransformerBlock', 'make_temporal', 'VisualStream', 'AudioStream',
-           'count_parameters']
+           'sinusoidal_positions', 'TransformerBlock', 'reversed_order', 'BidirectionalMamba', 'make_temporal',
+           'VisualStream', 'AudioStream', 'count_parameters']
 
-# %% ../nbs/06_streams.ipynb #18d4ca7a
+# %% ../nbs/06_streams.ipynb #994e8e70
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import timm
 import torch
 import torch.nn.functional as F
 import torchvision
 from einops import rearrange
+from mambapy.mamba import MambaBlock, MambaConfig
 from torch import Tensor, nn
 
 # %% ../nbs/06_streams.ipynb #4210c622
@@ -31,8 +33,8 @@ def check_ranges(
             raise ValueError(f"{type(cfg).__name__}.{name} = {value} is outside {low} to {high}; "
                              "if it is meant, set allow_out_of_range=True")
 
-# %% ../nbs/06_streams.ipynb #2fb1e125
-TEMPORAL_BLOCKS = ('transformer',)
+# %% ../nbs/06_streams.ipynb #7be7f8e0
+TEMPORAL_BLOCKS = ('transformer', 'mamba')
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class StreamConfig:
     aud_pretrained: bool = False  # start the audio backbone from ImageNet weights
     aud_transformer_layers: int = 4  # layers of the audio temporal block
     aud_transformer_d_model: int = 256  # width of the audio features
-    stream_heads: int = 8  # attention heads in both temporal blocks
+    stream_heads: int = 8  # attention heads in both temporal blocks, where they are transformers
     stream_dropout: float = 0.1  # dropout in both temporal blocks
-    temporal: str = 'transformer'  # kind of the temporal block
+    temporal: str = 'transformer'  # kind of both temporal blocks: 'transformer' or 'mamba'
     allow_out_of_range: bool = False  # accept sizes that nobody has tried
 
     def __post_init__(self):
@@ -121,7 +123,7 @@ def make_backbone(
 def as_images(x):  # [N, C, H, W] in the memory order that convolutions are fastest with, on CPUs too (a quarter here)
     return x.contiguous(memory_format=torch.channels_last)
 
-# %% ../nbs/06_streams.ipynb #ecfc6857
+# %% ../nbs/06_streams.ipynb #5c074636
 def sinusoidal_positions(
     n: int,  # positions
     d: int,  # width, even
@@ -155,13 +157,52 @@ class TransformerBlock(nn.Module):
         causal = nn.Transformer.generate_square_subsequent_mask(T, device=x.device, dtype=torch.bool) if self.causal else None
         return self.encoder(x, mask=causal, src_key_padding_mask=mask, is_causal=self.causal)
 
+# %% ../nbs/06_streams.ipynb #67a6406b
+def reversed_order(
+    n: int,  # positions
+    mask: Tensor | None = None,  # [B, n] True where there is padding, which stands at the end
+) -> Tensor:  # [n], or [B, n] with a mask: places that read each sequence from its end; padding stays where it is
+    "The order that turns sequences round, and back again."
+    at = torch.arange(n) if mask is None else torch.arange(n, device=mask.device).expand(mask.shape)
+    if mask is None: return at.flip(0)
+    lengths = (~mask).sum(1, keepdim=True)
+    return torch.where(at < lengths, lengths - 1 - at, at)
 
+
+class BidirectionalMamba(nn.Module):
+    "Pre-norm Mamba layers that read a sequence from both ends."
+    def __init__(self,
+        d_model: int,  # width of the features
+        layers: int,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.kernels = torch.cuda.is_available() and find_spec('mamba_ssm') is not None
+        self.cfg = MambaConfig(d_model, layers, use_cuda=self.kernels)
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(layers))
+        self.ahead, self.back = (nn.ModuleList(MambaBlock(self.cfg) for _ in range(layers)) for _ in range(2))
+        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(d_model)
+
+    def forward(self,
+        x: Tensor,  # [B, T, D]
+        mask: Tensor | None = None,  # [B, T] True where there is padding, which stands at the end
+    ) -> Tensor:  # [B, T, D]
+        self.cfg.use_cuda = self.kernels and x.is_cuda  # the kernels know no CPU
+        order = reversed_order(x.shape[1], mask).to(x.device)
+        rows = slice(None) if mask is None else torch.arange(len(x), device=x.device)[:, None]
+        for norm, ahead, back in zip(self.norms, self.ahead, self.back):
+            y = norm(x)
+            x = x + self.dropout(ahead(y) + back(y[rows, order])[rows, order])
+        return self.norm(x)
+
+# %% ../nbs/06_streams.ipynb #9d8c7a4c
 def make_temporal(
     cfg: StreamConfig,
     d_model: int,  # width of the features
     layers: int,  # layers of the block
 ) -> nn.Module:  # [B, T, D], mask [B, T] -> [B, T, D]
     "The temporal block that `cfg.temporal` names."
+    if cfg.temporal == 'mamba': return BidirectionalMamba(d_model, layers, cfg.stream_dropout)
     return TransformerBlock(d_model, layers, cfg.stream_heads, cfg.stream_dropout)
 
 # %% ../nbs/06_streams.ipynb #2ed71aa7

@@ -133,18 +133,18 @@ def prepare_for(
         prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
-# %% ../nbs/14_pipeline.ipynb #5cc93b87
+# %% ../nbs/14_pipeline.ipynb #bbde56dd
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
     clip,  # StoredClip or MouthClip
 ) -> dict:  # 'audio_only' and 'video_only', each [2D]: mean and deviation over time; 'marginal_gaussian': nats a dimension
     "What each stream by itself says of a clip, and the surprise of its sync features without their past."
-    seen, surprise = dict(audio_only=[], video_only=[]), []
-    for batch in clip_windows(clip, detector.cfg.window, detector.cfg.window.vis_num_frames // 2, 0):
-        v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device))
-        seen['video_only'].append(v.flatten(0, 1).cpu()); seen['audio_only'].append(a.flatten(0, 2).cpu())
-        surprise += (.5 * detector.whitening(detector.sync.fusion(v, a[:, 0])).square().mean((1, 2))).tolist()
+    seen, surprise, delays = dict(audio_only=[], video_only=[]), [], detector.sequence_delays
+    for batch in clip_windows(clip, detector.cfg.window, detector.cfg.window.vis_num_frames // 2, int(delays.max())):
+        v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)
+        seen['video_only'].append(v.flatten(0, 1).cpu()); seen['audio_only'].append(a[:, len(delays) // 2].flatten(0, 1).cpu())
+        surprise += (.5 * detector.whitening(detector.sequence(v, a, delays)).square().mean((1, 2))).tolist()
     stack = {k: torch.cat(x) for k, x in seen.items()}
     return dict(marginal_gaussian=float(np.mean(surprise)), **{k: torch.cat([x.mean(0), x.std(0)]).numpy() for k, x in stack.items()})
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEMPORAL_BLOCKS', 'check_ranges', 'StreamConfig', 'WeightsUnavailable', 'MelConv', 'make_backbone',
            'sinusoidal_positions', 'TransformerBlock', 'reversed_order', 'BidirectionalMamba', 'make_temporal',
-           'VisualStream', 'AudioStream', 'count_parameters']
+           'mean_frame', 'VisualStream', 'AudioStream', 'count_parameters']
 
 # %% ../nbs/07_streams.ipynb #994e8e70
 import math
@@ -33,7 +33,7 @@ def check_ranges(
             raise ValueError(f"{type(cfg).__name__}.{name} = {value} is outside {low} to {high}; "
                              "if it is meant, set allow_out_of_range=True")
 
-# %% ../nbs/07_streams.ipynb #7be7f8e0
+# %% ../nbs/07_streams.ipynb #e2d939e8
 TEMPORAL_BLOCKS = ('transformer', 'mamba')
 
 
@@ -45,6 +45,7 @@ class StreamConfig:
     vis_pretrained: bool = True  # start the visual backbone from timm's published weights
     vis_image_size: int = 112  # pixels; crops are resized to this before the backbone
     vis_grey: bool = False  # use grey frames
+    vis_difference: bool = True  # show the backbone what moves: each frame less the mean of its window
     vis_frame_stack: int = 1  # frames around each frame that the backbone sees at once, stacked as channels; odd
     vis_pool: int = 2  # cells a side that the last feature map is averaged into
     vis_transformer_layers: int = 4  # layers of the visual temporal block
@@ -205,7 +206,17 @@ def make_temporal(
     if cfg.temporal == 'mamba': return BidirectionalMamba(d_model, layers, cfg.stream_dropout)
     return TransformerBlock(d_model, layers, cfg.stream_heads, cfg.stream_dropout)
 
-# %% ../nbs/07_streams.ipynb #2ed71aa7
+# %% ../nbs/07_streams.ipynb #8fb8428d
+def mean_frame(
+    x: Tensor,  # [B, T, C, H, W]
+    mask: Tensor | None = None,  # [B, T] True where there is padding
+) -> Tensor:  # [B, 1, C, H, W]
+    "What stands still: the mean over the frames that are no padding."
+    if mask is None: return x.mean(1, keepdim=True)
+    weight = (~mask).to(x) / (~mask).sum(1, keepdim=True)
+    return torch.einsum('bt,btchw->bchw', weight, x)[:, None]
+
+
 class VisualStream(nn.Module):
     "Mouth crops to one feature vector a frame."
     def __init__(self, cfg: StreamConfig):
@@ -219,8 +230,9 @@ class VisualStream(nn.Module):
 
     def prepare(self,
         video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
+        mask: Tensor | None = None,  # [B, T] True where there is padding
     ) -> Tensor:  # [B, T, channels, vis_image_size, vis_image_size], about zero mean and unit deviation
-        "Scale, resize, make grey and stack neighbouring frames as the configuration says."
+        "Scale, resize, make grey, take off what stands still and stack neighbouring frames as the configuration says."
         size, stack = self.cfg.vis_image_size, self.cfg.vis_frame_stack
         x = video.float() / 255 if video.dtype == torch.uint8 else video
         if self.cfg.vis_grey: x = (x * x.new_tensor([.299, .587, .114])[:, None, None]).sum(2, keepdim=True)
@@ -228,7 +240,7 @@ class VisualStream(nn.Module):
             flat = F.interpolate(rearrange(x, 'b t c h w -> (b t) c h w'), (size, size), mode='bilinear', antialias=True,
                                  align_corners=False)
             x = rearrange(flat, '(b t) c h w -> b t c h w', b=len(x))
-        x = (x - .45) / .225
+        x = (x - mean_frame(x, mask)) / .1 if self.cfg.vis_difference else (x - .45) / .225
         if stack > 1:
             T, r = x.shape[1], stack // 2
             near = (torch.arange(T)[:, None] + torch.arange(-r, r + 1)).clamp(0, T - 1)  # edges repeat their frame
@@ -239,7 +251,7 @@ class VisualStream(nn.Module):
         video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
         mask: Tensor | None = None,  # [B, T] True where there is padding
     ) -> Tensor:  # [B, T, D]
-        x = self.prepare(video)
+        x = self.prepare(video, mask)
         x = as_images(rearrange(x, 'b t c h w -> (b t) c h w'))
         return self.temporal(rearrange(self.projection(self.backbone(x)), '(b t) d -> b t d', b=len(video)), mask)
 

@@ -6,7 +6,8 @@
 __all__ = ['TRAIN_PRESETS', 'OUT_OF_MEMORY', 'TrainConfig', 'make_train_config', 'Augment', 'SyncObjective', 'DensityObjective',
            'Collapse', 'check_features', 'weak_points', 'make_accelerator', 'make_optimiser', 'schedule', 'OutOfMemory',
            'Progress', 'to_device', 'fit', 'random_state', 'resume', 'validate_sync', 'train_sync', 'fingerprint',
-           'sync_features', 'train_density', 'score_by_shift', 'score_rise', 'train_detector', 'TrainingLog']
+           'window_features', 'measure_usual', 'train_density', 'score_by_shift', 'score_rise', 'train_detector',
+           'TrainingLog']
 
 # %% ../nbs/11_training.ipynb #7bc09585
 import copy
@@ -35,7 +36,7 @@ from .forgeries import shift_sound
 from .streams import check_ranges
 from .sync import delay_logits, sync_loss
 
-# %% ../nbs/11_training.ipynb #5eb87da3
+# %% ../nbs/11_training.ipynb #d389b145
 @dataclass(frozen=True)
 class TrainConfig:
     "How a detector is trained."
@@ -49,7 +50,7 @@ class TrainConfig:
     accumulation: int = 1  # batches whose gradients are added before a step
     clip_norm: float = 1.  # gradients longer than this are shortened
     precision: str = 'auto'  # 'no', 'bf16' or 'fp16'; 'auto' takes the best that the device has, 'no' on a CPU
-    bank_size: int = 256  # sounds of training clips that a sound is compared with when a clip is scored
+    bank_size: int = 256  # training windows that a clip is compared with when it is scored
     patience: int = 10  # epochs without a better validation loss after which a stage ends
     windows_per_clip: int = 0  # windows of each clip in an epoch of stage one; 0: as many as make at least 800
     augment: bool = True  # vary what does not carry sync
@@ -368,21 +369,38 @@ def fingerprint(
     told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-# %% ../nbs/11_training.ipynb #f6a65629
+# %% ../nbs/11_training.ipynb #da92b1bb
 @torch.no_grad()
-def sync_features(
+def window_features(
     detector: Detector,
     entries: list,  # cache entries
     stride: int = 2,  # frames between windows
-) -> tuple[Tensor, Tensor]:  # [N, F, D] sync features before whitening, [N, F, D] projected sounds; both on the CPU
-    "Sync features and sounds of sliding windows over clips."
+) -> tuple[Tensor, Tensor]:  # [N, F, sequence_dim] before whitening, [N, 2, F, D] projected pictures and sounds; on the CPU
+    "What the density reads, and what the bank is made of, of sliding windows over clips."
     detector.eval()
-    features, sounds = [], []
+    delays, features, pairs = detector.sequence_delays, [], []
     for entry in tqdm(entries, desc='features', unit='clip', mininterval=5, leave=False):
-        for batch in clip_windows(entry, detector.cfg.window, stride, context=0):
-            v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device))
-            features.append(detector.sync.fusion(v, a[:, 0]).float().cpu()); sounds.append(a[:, 0].float().cpu())
-    return torch.cat(features), torch.cat(sounds)
+        for batch in clip_windows(entry, detector.cfg.window, stride, context=int(delays.max())):
+            v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)
+            features.append(detector.sequence(v, a, delays).float().cpu())
+            pairs.append(torch.stack([v, a[:, len(delays) // 2]], 1).float().cpu())
+    return torch.cat(features), torch.cat(pairs)
+
+
+@torch.no_grad()
+def measure_usual(
+    detector: Detector,  # its density trained
+    entries: list,  # cache entries of authentic clips that nothing was trained on
+    stride: int = 2,  # frames between windows
+):
+    "Keep mean and deviation of density and match over authentic windows."
+    detector.eval()
+    density, match, cfg = [], [], detector.cfg
+    for entry in tqdm(entries, desc='usual', unit='clip', mininterval=5, leave=False):
+        for batch in clip_windows(entry, cfg.window, stride, cfg.sync.max_delay):
+            out = detector(*(batch[k].to(detector.device) for k in ('video', 'mel', 'valid')))
+            density.append(out['density'].mean(1)); match.append(out['match'])
+    detector.usual.copy_(torch.stack([torch.stack([x.mean(), x.std().clamp(min=1e-6)]) for x in map(torch.cat, (density, match))]))
 
 
 def train_density(
@@ -395,10 +413,10 @@ def train_density(
 ) -> tuple[pd.DataFrame, dict]:  # history, and what the sentinels measured
     "Stage two: freeze and whiten the features, then learn their probability."
     detector.sync.requires_grad_(False)
-    raw, sounds = sync_features(detector, train)
-    raw_held, _ = sync_features(detector, validation)
-    some = np.random.default_rng(cfg.seed).permutation(len(sounds))[:cfg.bank_size]
-    detector.bank = sounds[torch.from_numpy(some)].to(detector.device)
+    raw, pairs = window_features(detector, train)
+    raw_held, _ = window_features(detector, validation)
+    some = np.random.default_rng(cfg.seed).permutation(len(pairs))[:cfg.bank_size]
+    detector.bank = pairs[torch.from_numpy(some)].to(detector.device)
     health = check_features(raw.flatten(0, 1))
     detector.whitening.fit(raw.flatten(0, 1).to(detector.device))
     with torch.no_grad(): white, held = (detector.whitening(f.to(detector.device)) for f in (raw, raw_held))
@@ -414,6 +432,7 @@ def train_density(
     history = fit('density', objective, batches, steps, lambda: dict(validation_loss=nll()), cfg.density_epochs, cfg,
                   Path(save_dir)/'density.pt', fingerprint(detector.cfg, cfg, train, validation), log)
     detector.eval()
+    measure_usual(detector, validation)
     with torch.no_grad():
         normal = (.5 * held.square() + .5 * math.log(2 * math.pi)).mean().item()
         rise = score_by_shift(detector, validation)

@@ -264,13 +264,14 @@ def control_scores(
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes']].merge(seen[['leading_silence', 'loudness']], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
-# %% ../nbs/14_pipeline.ipynb #58d2ab47
+# %% ../nbs/14_pipeline.ipynb #4123316b
 @dataclass
 class Evaluation:
     "What an evaluation found."
     results: pd.DataFrame  # a row a video
     metrics: dict  # what metrics.json holds
     scored: dict[str, ClipScore]  # path -> score with its time axis
+    controls: dict[str, pd.Series]  # part or control -> anomaly score by path
 
     @property
     def table(self) -> pd.DataFrame:
@@ -312,7 +313,7 @@ def evaluate(
     save_figure(plot_evaluation(results, metrics, examples(results if split == 'all' else results[results.split == split], scored)),
                 save_dir/'evaluation_results.png')
     save_figure(plot_auc_by_group(metrics), save_dir/'controls.png')
-    return Evaluation(results, metrics, scored)
+    return Evaluation(results, metrics, scored, control)
 
 
 def summary(

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['DEVELOPMENT', 'KNOWN', 'PARTS', 'ORDER', 'development_split', 'forgery_group', 'score_development', 'score_test',
-           'auc_rows', 'commit', 'read_table', 'add_rows', 'run_experiment', 'summarise']
+           'auc_rows', 'commit', 'read_table', 'add_rows', 'copy_stage_one', 'run_experiment', 'summarise']
 
-# %% ../nbs/15_experiments.ipynb #d3374f8e
+# %% ../nbs/15_experiments.ipynb #430dd5f2
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -25,12 +26,12 @@ from tqdm.auto import tqdm
 
 import avfake
 from .data import open_clip
-from .detector import ClipScore, Detector
+from .detector import Detector, save_detector
 from .evaluation import bootstrap_auc
 from .forgeries import FORGERIES, make_forgeries
 from .manifest import make_splits, people_of
 from .media import atomic_path
-from .pipeline import Prepared, evaluate, load_controls, make_configs, prepare, train
+from .pipeline import Prepared, evaluate, load_controls, make_configs, prepare, stream_statistics, train
 from .training import train_detector
 
 # %% ../nbs/15_experiments.ipynb #ca3666fd
@@ -48,7 +49,7 @@ def development_split(
     again = make_splits(manifest[keep], DEVELOPMENT, seed)
     return Prepared(prepared.data_dir, again, prepared.table, prepared.report)
 
-# %% ../nbs/15_experiments.ipynb #07353ee8
+# %% ../nbs/15_experiments.ipynb #e1fa2d2a
 KNOWN = {'audio-swap': 'swap', 'audio-swap-same': 'swap-same', 'mouth-paste': 'paste', 'mouth-freeze': 'freeze',
          'mouth-paste-sync': 'paste-sync'}
 
@@ -64,7 +65,8 @@ def forgery_group(
 
 
 PARTS = dict(detector=lambda s: s.score, match=lambda s: -float(np.nanmean(s.match)), density=lambda s: -float(np.nanmean(s.density)),
-             sync=lambda s: -s.sync_score)  # what a ClipScore says, higher is more anomalous
+             sync=lambda s: -s.sync_score, worst_tenth=lambda s: -float(np.nanpercentile(s.frame_log_prob, 10)),
+             log_sum_exp=lambda s: float(np.log(np.nanmean(np.exp(-s.frame_log_prob)))))  # of a ClipScore, higher is more anomalous
 
 
 def score_development(
@@ -81,8 +83,9 @@ def score_development(
     people, rows = forged.source.tolist(), []
     stream = ((group, person, clip) for part in (clips, ((k, people[i], c) for k, i, c in made)) for group, person, clip in part)
     for group, person, clip in tqdm(stream, desc='score', unit='clip', mininterval=5, leave=False):
-        score = detector.score_clip(clip)
-        rows.append(dict(group=group, person=person, **{name: part(score) for name, part in PARTS.items()}))
+        score, marginal = detector.score_clip(clip), stream_statistics(detector, clip)['marginal_gaussian']
+        told = {name: part(score) for name, part in PARTS.items()}
+        rows.append(dict(group=group, person=person, **told, marginal_gaussian=marginal, ratio=told['density'] - marginal))
     return pd.DataFrame(rows)
 
 
@@ -121,7 +124,7 @@ def auc_rows(
                                       auc=np.mean([r['auc'] for r in mine]))]
     return pd.DataFrame(rows)
 
-# %% ../nbs/15_experiments.ipynb #9433affa
+# %% ../nbs/15_experiments.ipynb #86d26ea4
 def commit() -> str:  # '' outside a repository; '+' when files differ from the commit
     "The commit that a result was made at."
     def git(*args): return subprocess.run(['git', *args], cwd=Path(avfake.__file__).parent, capture_output=True, text=True).stdout.strip()
@@ -145,6 +148,13 @@ def add_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table
 
 
+def copy_stage_one(start: Path, out: Path):
+    "Begin a run with the finished stage one of another."
+    if not (start/'checkpoints'/'sync.pt').is_file(): raise FileNotFoundError(f'{start}: holds no finished stage one; run that experiment first')
+    (out/'checkpoints').mkdir(parents=True, exist_ok=True)
+    if not (out/'checkpoints'/'sync.pt').is_file(): shutil.copy(start/'checkpoints'/'sync.pt', out/'checkpoints'/'sync.pt')
+
+
 def run_experiment(
     name: str,  # of the experiment
     data_dir: Path | str | None = None,  # folder of videos; the demo data if empty
@@ -153,13 +163,14 @@ def run_experiment(
     table: Path = Path('nbs/experiments/results.csv'),
     save_dir: Path = Path('results_experiments'),  # checkpoints
     preset: str = 'small',
+    stage_one: str = '',  # take the streams of this experiment, and train the density alone
     split_seed: int = 0,  # of the split, the same for all seeds
     cache_dir: Path | None = None,
     **settings,  # what is tried: fields of either configuration
 ) -> pd.DataFrame:  # the rows of this experiment
     "Train and measure one configuration over several seeds, and add what was found to the table."
     if stage not in ('development', 'test'): raise ValueError(f"stage = {stage!r} is neither 'development' nor 'test'")
-    told = json.dumps(dict(preset=preset, **settings), sort_keys=True)
+    told = json.dumps(dict(preset=preset, **(dict(stage_one=stage_one) if stage_one else {}), **settings), sort_keys=True)
     data = Path(data_dir).name if data_dir else 'demo'
     prepared = None
     for seed in seeds:
@@ -171,12 +182,15 @@ def run_experiment(
         if prepared is None:
             prepared = prepare(data_dir, config, split_seed, cache_dir=cache_dir)
             if stage == 'development': prepared = development_split(prepared, split_seed)
-        out, start = Path(save_dir)/data/stage/name/str(seed), time.perf_counter()
+        here, start = Path(save_dir)/data/stage, time.perf_counter()
+        out = here/name/str(seed)
+        if stage_one: copy_stage_one(here/stage_one/str(seed), out)
         if stage == 'test':
             detector, history = train(prepared, config, cfg, out)
             scores = score_test(detector, prepared, out)
         else:
             detector, history, _ = train_detector(config, cfg, prepared.entries('train'), prepared.entries('validation'), out, prepared.people())
+            save_detector(detector, out/'best_model.pth', seed=seed)
             scores = score_development(detector, prepared)
         sync = history[history.stage == 'sync']
         best, clips = sync[sync.best].iloc[-1], prepared.usable('train')

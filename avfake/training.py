@@ -9,14 +9,14 @@ __all__ = ['TRAIN_PRESETS', 'OUT_OF_MEMORY', 'TrainConfig', 'make_train_config',
            'window_features', 'measure_usual', 'train_density', 'score_by_shift', 'score_rise', 'train_detector',
            'TrainingLog']
 
-# %% ../nbs/11_training.ipynb #7bc09585
+# %% ../nbs/11_training.ipynb #4e001a37
 import copy
 import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from .data import TrainWindows, clip_windows, load_clip, make_loader
 from .detector import Detector, DetectorConfig, change, save_tensors
-from .autoregressive import effective_rank
+from .autoregressive import DensityConfig, effective_rank
 from .forgeries import shift_sound
 from .streams import check_ranges
 from .sync import delay_logits, sync_loss
@@ -307,7 +307,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None) -> 
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])
     return Progress(**saved['progress']), saved['history'], saved['best']
 
-# %% ../nbs/11_training.ipynb #418ee5d9
+# %% ../nbs/11_training.ipynb #d2932b54
 @torch.no_grad()
 def validate_sync(
     detector: Detector,
@@ -355,7 +355,8 @@ def train_sync(
         return loader
 
     return fit('sync', objective, batches, len(loader), lambda: validate_sync(detector, held), cfg.epochs, cfg,
-               Path(save_dir)/'sync.pt', fingerprint(detector.cfg, cfg, train, validation, *(w for w in who if w)), log)
+               Path(save_dir)/'sync.pt', fingerprint(replace(detector.cfg, density=DensityConfig(), density_weight=0.), cfg, train, validation,
+                                                         *(w for w in who if w)), log)
 
 
 def fingerprint(

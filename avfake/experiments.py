@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['DEVELOPMENT', 'KNOWN', 'PARTS', 'ORDER', 'development_split', 'forgery_group', 'score_development', 'score_test',
-           'auc_rows', 'commit', 'read_table', 'add_rows', 'copy_stage_one', 'run_experiment', 'summarise']
+           'auc_rows', 'commit', 'read_table', 'add_rows', 'copy_stage_one', 'run_experiment', 'temporal_costs',
+           'summarise']
 
-# %% ../nbs/15_experiments.ipynb #430dd5f2
+# %% ../nbs/15_experiments.ipynb #b16c3f7d
 import hashlib
 import json
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -26,12 +28,13 @@ from tqdm.auto import tqdm
 
 import avfake
 from .data import open_clip
-from .detector import Detector, save_detector
+from .detector import Detector, best_device, save_detector
 from .evaluation import bootstrap_auc
 from .forgeries import FORGERIES, make_forgeries
 from .manifest import make_splits, people_of
 from .media import atomic_path
 from .pipeline import Prepared, evaluate, load_controls, make_configs, prepare, stream_statistics, train
+from .streams import TEMPORAL_BLOCKS, StreamConfig, count_parameters, make_temporal
 from .training import train_detector
 
 # %% ../nbs/15_experiments.ipynb #ca3666fd
@@ -202,6 +205,43 @@ def run_experiment(
         add_rows(auc_rows(scores).assign(**about)[[*about, 'score', 'group', 'authentic', 'forged', 'auc', 'low', 'high']], table)
     known = read_table(table)
     return known[(known.experiment == name) & (known.data == data) & (known.stage == stage)]
+
+# %% ../nbs/15_experiments.ipynb #0e2b71d1
+def _cost(temporal, frames, d_model, layers, batch, repeats, pipe):
+    torch.set_num_threads(1)
+    cfg = StreamConfig(vis_pretrained=False, temporal=temporal, stream_heads=4)
+    device = best_device()
+    blocks = [make_temporal(cfg, d_model, layers).to(device) for _ in range(2)]  # of the picture, and of the sound
+    inputs = [torch.randn(batch, n, d_model, device=device, requires_grad=True) for n in (frames, frames // 2)]
+    before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        sum(block(x).square().mean() for block, x in zip(blocks, inputs)).backward()
+        if device.type == 'cuda': torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    pipe.send(dict(temporal=temporal, frames=frames, parameters=sum(map(count_parameters, blocks)), milliseconds=1e3 * float(np.median(seconds[1:])),
+                   peak_mib=peak, device=torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU, 1 thread'))
+
+
+def temporal_costs(
+    frames: tuple = (16, 64, 256),  # lengths of the window
+    d_model: int = 192,
+    layers: int = 2,
+    batch: int = 8,  # windows
+    repeats: int = 5,  # the median counts
+) -> pd.DataFrame:  # temporal, frames, parameters, milliseconds a step, peak_mib, device
+    "Time and memory of a forward and backward step of both temporal blocks, by kind and length."
+    context, rows = torch.multiprocessing.get_context('spawn'), []
+    for n in frames:
+        for kind in TEMPORAL_BLOCKS:
+            mine, theirs = context.Pipe()
+            process = context.Process(target=_cost, args=(kind, n, d_model, layers, batch, repeats, theirs))
+            process.start(); theirs.close()
+            try: rows.append(mine.recv())
+            except EOFError: raise RuntimeError(f'the measurement of {kind} at {n} frames died, out of memory perhaps') from None
+            finally: process.join()
+    return pd.DataFrame(rows)
 
 # %% ../nbs/15_experiments.ipynb #1317c2b5
 ORDER = (*FORGERIES, 'macro')

@@ -124,7 +124,7 @@ def make_backbone(
 def as_images(x):  # [N, C, H, W] in the memory order that convolutions are fastest with, on CPUs too (a quarter here)
     return x.contiguous(memory_format=torch.channels_last)
 
-# %% ../nbs/07_streams.ipynb #5c074636
+# %% ../nbs/07_streams.ipynb #c95d9e14
 def sinusoidal_positions(
     n: int,  # positions
     d: int,  # width, even
@@ -157,6 +157,19 @@ class TransformerBlock(nn.Module):
         x = x + sinusoidal_positions(T, D).to(x)
         causal = nn.Transformer.generate_square_subsequent_mask(T, device=x.device, dtype=torch.bool) if self.causal else None
         return self.encoder(x, mask=causal, src_key_padding_mask=mask, is_causal=self.causal)
+
+    @torch.no_grad()
+    def attention(self,
+        x: Tensor,  # [B, T, D]
+    ) -> Tensor:  # [layers, B, heads, T, T] how much each position (second to last) looks at each (last)
+        "The attention maps of all layers, for figures; only of blocks that are not causal."
+        if self.causal: raise ValueError('the attention of a causal block is not shown')
+        x, maps = x + sinusoidal_positions(*x.shape[1:]).to(x), []
+        for layer in self.encoder.layers:
+            y = layer.norm1(x)
+            maps.append(layer.self_attn(y, y, y, need_weights=True, average_attn_weights=False)[1])
+            x = layer(x)
+        return torch.stack(maps)
 
 # %% ../nbs/07_streams.ipynb #67a6406b
 def reversed_order(

@@ -127,7 +127,7 @@ def auc_rows(
                                       auc=np.mean([r['auc'] for r in mine]))]
     return pd.DataFrame(rows)
 
-# %% ../nbs/15_experiments.ipynb #86d26ea4
+# %% ../nbs/15_experiments.ipynb #54090404
 def commit() -> str:  # '' outside a repository; '+' when files differ from the commit
     "The commit that a result was made at."
     def git(*args): return subprocess.run(['git', *args], cwd=Path(avfake.__file__).parent, capture_output=True, text=True).stdout.strip()
@@ -173,7 +173,8 @@ def run_experiment(
 ) -> pd.DataFrame:  # the rows of this experiment
     "Train and measure one configuration over several seeds, and add what was found to the table."
     if stage not in ('development', 'test'): raise ValueError(f"stage = {stage!r} is neither 'development' nor 'test'")
-    told = json.dumps(dict(preset=preset, **(dict(stage_one=stage_one) if stage_one else {}), **settings), sort_keys=True)
+    tried = {k: v for k, v in settings.items() if k != 'workers'}  # which changes nothing
+    told = json.dumps(dict(preset=preset, **(dict(stage_one=stage_one) if stage_one else {}), **tried), sort_keys=True)
     data = Path(data_dir).name if data_dir else 'demo'
     prepared = None
     for seed in seeds:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+NOTEBOOKS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
 RUN = ROOT/'nbs'/'run.ipynb'
 TIME_LIMIT = float(os.environ.get('AVFAKE_NOTEBOOK_SECONDS', 900))
 

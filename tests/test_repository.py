@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+NOTEBOOKS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
 sys.path.insert(0, str(ROOT/'tests'))
 
 TOP_LEVEL = {'.ci', '.github', '.gitignore', 'CITATION.cff', 'LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'avfake',
@@ -55,7 +55,7 @@ def test_modules_are_what_the_notebooks_export(copy):
 
 def test_notebooks_are_clean(copy):
     run(sys.executable, '-c', 'from nbdev.clean import nbdev_clean; nbdev_clean()', cwd=copy)
-    changed = [o.name for o in NOTEBOOKS if o.read_text(encoding='utf-8') != (copy/'nbs'/o.name).read_text(encoding='utf-8')]
+    changed = [o.name for o in NOTEBOOKS if o.read_text(encoding='utf-8') != (copy/o.relative_to(ROOT)).read_text(encoding='utf-8')]
     assert not changed, f'`make clean-notebooks` would change {", ".join(changed)}'
 
 

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from .media import atomic_path
 
-# %% ../nbs/12_evaluation.ipynb #a568b519
+# %% ../nbs/12_evaluation.ipynb #d96407a0
 RESULT_COLUMNS = {  # name -> meaning, in the order of detailed_results.csv; further columns may follow
     'path': 'video file, relative to the data folder',
     'category': 'FakeAVCeleb type, such as RealVideo-FakeAudio, or the folder of a plain data set',
@@ -34,7 +34,7 @@ RESULT_COLUMNS = {  # name -> meaning, in the order of detailed_results.csv; fur
     'split': 'train, validation, calibration, test or unused',
     'label': '0 authentic, 1 forged',
     'score': 'anomaly score: higher is more anomalous; empty when the video was left out',
-    'log_prob': 'log-probability of the clip in nats: higher is more like authentic clips',
+    'log_prob': 'pooled log-probability of the clip, in deviations of authentic clips: higher is more like authentic clips',
     'sync_score': 'agreement of picture and sound: higher is more in sync',
     'windows': 'number of windows scored',
     'reason': 'why the video was left out; empty when it was scored',

@@ -133,13 +133,13 @@ def prepare_for(
         prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
-# %% ../nbs/14_pipeline.ipynb #bbde56dd
+# %% ../nbs/14_pipeline.ipynb #3664a3e3
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
     clip,  # StoredClip or MouthClip
 ) -> dict:  # 'audio_only' and 'video_only', each [2D]: mean and deviation over time; 'marginal_gaussian': nats a dimension
-    "What each stream by itself says of a clip, and the surprise of its sync features without their past."
+    "What each stream by itself says of a clip, and the surprise of what the density reads without their past."
     seen, surprise, delays = dict(audio_only=[], video_only=[]), [], detector.sequence_delays
     for batch in clip_windows(clip, detector.cfg.window, detector.cfg.window.vis_num_frames // 2, int(delays.max())):
         v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)

@@ -280,7 +280,7 @@ def plot_roc(
     ax.legend(loc='lower right', fontsize=8.5)
     return ax.figure
 
-# %% ../nbs/13_plots.ipynb #52f3db95
+# %% ../nbs/13_plots.ipynb #b7c9700f
 def frame_times(
     seconds,  # length of the clip, or the time of every frame [T], or None (25 frames a second)
     n: int,  # number of frames T
@@ -292,7 +292,7 @@ def frame_times(
     return np.asarray(seconds, dtype=float)
 
 def plot_log_prob_over_time(
-    examples: list,  # dicts: path, category, log_prob [T] in nats a frame, seconds (length, or time of each frame)
+    examples: list,  # dicts: path, category, log_prob [T] of each frame, seconds (length, or time of each frame)
     ax: Axes = None,
     most: int = 6,  # clips shown
 ) -> Figure:
@@ -308,7 +308,7 @@ def plot_log_prob_over_time(
         if len(name) > 16: name = f'{name[:13]}...'
         dot = '.' if len(values) == 1 else ''
         ax.plot(frame_times(e.get('seconds'), len(values)), values, color=colours[e['category']], ls=style, lw=1.4, marker=dot, label=f'{category}: {name}')
-    ax.set(xlabel='time in the clip (seconds)', ylabel='log-probability (nats a frame)', title='Where a clip stops looking authentic',
+    ax.set(xlabel='time in the clip (seconds)', ylabel='log-probability (deviations)', title='Where a clip stops looking authentic',
            ylim=robust_limits(*(e['log_prob'] for e in examples), percentiles=(1, 100)))
     ax.set_xlim(left=0)
     ax.legend(loc='upper center', bbox_to_anchor=(.5, -.16), ncols=2 if len(examples) > 1 else 1, fontsize=8, frameon=False)
@@ -421,9 +421,9 @@ def plot_delay_distribution(
     ax.legend(loc='upper left', fontsize=9)
     return ax.figure
 
-# %% ../nbs/13_plots.ipynb #8382ed38
+# %% ../nbs/13_plots.ipynb #2688c2b8
 def plot_timeline(
-    surprise: np.ndarray,  # [T] surprise of each frame in nats, higher is more anomalous; NaN where not scored
+    surprise: np.ndarray,  # [T] surprise of each frame, higher is more anomalous; NaN where not scored
     seconds=None,  # length of the video, or time of each frame [T]; None: 25 frames a second
     threshold: float = None,  # surprise that authentic videos rarely exceed
     spans: list = (),  # (start, end) in seconds of the parts that stand out most
@@ -444,6 +444,6 @@ def plot_timeline(
     for i, (start, end) in enumerate(spans):
         ax.axvspan(start, end, color=COLOURS[1], alpha=.22, lw=0, label='most suspicious' if i == 0 else None)
     step = times[1] - times[0] if len(times) > 1 else .04
-    ax.set(xlim=(times[0], times[-1] + step), ylim=(low, high), xlabel='time in the video (seconds)', ylabel='surprise (nats a frame)', title=title)
+    ax.set(xlim=(times[0], times[-1] + step), ylim=(low, high), xlabel='time in the video (seconds)', ylabel='surprise (deviations)', title=title)
     if threshold is not None or len(spans): ax.legend(loc='upper left', bbox_to_anchor=(1.0, 1), fontsize=9, frameon=False)
     return ax.figure

@@ -149,7 +149,7 @@ class DensityObjective(nn.Module):
         with torch.autocast(s.device.type, enabled=False):  # a likelihood needs its digits
             return -self.density.log_prob(s).mean() / s.shape[-1], {}
 
-# %% ../nbs/11_training.ipynb #c67018b0
+# %% ../nbs/11_training.ipynb #3740649e
 class Collapse(RuntimeError):
     "A sentinel found that training has collapsed."
 
@@ -161,10 +161,10 @@ def check_features(
 ) -> dict:  # smallest standard deviation and effective rank
     "Raise `Collapse` when features are constant, of one direction, or not finite."
     if not torch.isfinite(features).all():
-        raise Collapse('the sync features are not finite: lower learning_rate or clip_norm, or use precision="no"')
+        raise Collapse('the features are not finite: lower learning_rate or clip_norm, or use precision="no"')
     std, rank = features.std(0).min().item(), effective_rank(features)
     if std < min_std or rank < min_rank:
-        raise Collapse(f'the sync features have collapsed: smallest standard deviation {std:.2g} (at least {min_std:g} is '
+        raise Collapse(f'the features have collapsed: smallest standard deviation {std:.2g} (at least {min_std:g} is '
                        f'needed), effective rank {rank:.2f} of {features.shape[1]} (at least {min_rank:g}). Lower '
                        'learning_rate, raise batch_size, or check that the crops show mouths and the sound is theirs')
     return dict(feature_min_std=std, feature_effective_rank=rank)

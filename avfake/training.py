@@ -375,7 +375,7 @@ def fingerprint(
     told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-# %% ../nbs/11_training.ipynb #da92b1bb
+# %% ../nbs/11_training.ipynb #3bd5c977
 @torch.no_grad()
 def window_features(
     detector: Detector,
@@ -418,7 +418,6 @@ def train_density(
     log: Callable[[str, dict], None] = lambda stage, row: None,
 ) -> tuple[pd.DataFrame, dict]:  # history, and what the sentinels measured
     "Stage two: freeze and whiten the features, then learn their probability."
-    detector.sync.requires_grad_(False)
     raw, pairs = window_features(detector, train)
     raw_held, _ = window_features(detector, validation)
     some = np.random.default_rng(cfg.seed).permutation(len(pairs))[:cfg.bank_size]
@@ -443,7 +442,6 @@ def train_density(
         normal = (.5 * held.square() + .5 * math.log(2 * math.pi)).mean().item()
         rise = score_by_shift(detector, validation)
         health |= dict(density_nll=nll(), marginal_nll=normal, score_by_shift=rise, score_rise=score_rise(rise))
-    detector.sync.requires_grad_(True)
     return history, health
 
 

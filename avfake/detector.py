@@ -25,7 +25,7 @@ from .mouth import MouthClip, MouthConfig, read_mouth
 from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, similarity
 
-# %% ../nbs/10_detector.ipynb #9c104f11
+# %% ../nbs/10_detector.ipynb #e68bc9eb
 NEAR = 4  # frames of delay on each side that the sequence of delays holds
 
 
@@ -37,7 +37,8 @@ class DetectorConfig:
     streams: StreamConfig = StreamConfig()
     sync: SyncConfig = SyncConfig()
     density: DensityConfig = DensityConfig()
-    density_weight: float = 0.5  # of the density beside the match in the score
+    density_weight: float = 1.  # of the density beside the match in the score
+    density_margin: float = 0.5  # deviations by which a picture must be less usual than most before it counts
     score_stride: int = 2  # frames between the windows that are scored
 
     @property
@@ -100,7 +101,7 @@ def make_config(
     if preset not in PRESETS: raise ValueError(f"preset = {preset!r} is not one of {', '.join(PRESETS)}")
     return change(DetectorConfig(), **{**PRESETS[preset], **changes})
 
-# %% ../nbs/10_detector.ipynb #65e3b016
+# %% ../nbs/10_detector.ipynb #e0edfe44
 class Detector(nn.Module):
     "Streams, fusion, whitening and density, and the calibration that turns a score into a verdict."
     def __init__(self, cfg: DetectorConfig = DetectorConfig()):
@@ -166,16 +167,17 @@ class Detector(nn.Module):
     def pool(self,
         density: Tensor,  # [B, F] nats a dimension
         match: Tensor,  # [B] nats
-    ) -> Tensor:  # [B, F]
-        "Log-probability of each frame, in deviations of authentic windows."
+    ) -> Tensor:  # [B]
+        "Log-probability of each window, in deviations of authentic windows."
         (d, d_scale), (m, m_scale) = self.usual
-        return ((match - m) / m_scale)[:, None] + self.cfg.density_weight * (density - d) / d_scale
+        less_usual = ((density.mean(1) - d) / d_scale + self.cfg.density_margin).clamp(max=0)
+        return (match - m) / m_scale + self.cfg.density_weight * less_usual
 
     def forward(self,
         video: Tensor,  # [B, F, 3, S, S]
         mel: Tensor,  # [B, n_mels, M] with a context of `max_delay` frames on each side
         valid: Tensor,  # [B, 2*max_delay + 1] True where that delay stays inside the clip
-    ) -> dict[str, Tensor]:  # log_prob, density, cosine [B, F], match [B], delay_prob [B, 2*max_delay + 1]
+    ) -> dict[str, Tensor]:  # log_prob, match [B], density, cosine [B, F], delay_prob [B, 2*max_delay + 1]
         "Everything that is known of windows."
         K = self.cfg.sync.max_delay
         delays = torch.arange(-K, K + 1, device=mel.device)
@@ -212,11 +214,11 @@ class Detector(nn.Module):
         per_frame = torch.where(count > 0, sums / count, float('nan')).numpy()
         return ClipScore(*per_frame, delay_prob=(delay_prob / windows).numpy(), windows=windows)
 
-# %% ../nbs/10_detector.ipynb #cdef9d14
+# %% ../nbs/10_detector.ipynb #b18b5838
 @dataclass
 class ClipScore:
     "What a detector says of one clip. A frame of silence at either end has no value (NaN)."
-    frame_log_prob: np.ndarray  # [n] pooled log p of picture and sound, in deviations of authentic clips; 0 is usual
+    frame_log_prob: np.ndarray  # [n] pooled log p of picture and sound, in deviations of authentic clips; about 0 is usual
     density: np.ndarray  # [n] log p of the picture given its past, nats a dimension
     match: np.ndarray  # [n] log p of the sound given the picture, nats, at most 0
     cosine: np.ndarray  # [n] agreement of picture and sound, -1 to 1

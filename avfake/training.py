@@ -312,7 +312,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None) -> 
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])
     return Progress(**saved['progress']), saved['history'], saved['best']
 
-# %% ../nbs/11_training.ipynb #d2932b54
+# %% ../nbs/11_training.ipynb #ded3c45d
 @torch.no_grad()
 def validate_sync(
     detector: Detector,
@@ -360,8 +360,7 @@ def train_sync(
         return loader
 
     return fit('sync', objective, batches, len(loader), lambda: validate_sync(detector, held), cfg.epochs, cfg,
-               Path(save_dir)/'sync.pt', fingerprint(replace(detector.cfg, density=DensityConfig(), density_weight=0.), cfg, train, validation,
-                                                         *(w for w in who if w)), log)
+               Path(save_dir)/'sync.pt', fingerprint(replace(detector.cfg, density=DensityConfig()), cfg, train, validation, *(w for w in who if w)), log)
 
 
 def fingerprint(
@@ -372,6 +371,7 @@ def fingerprint(
     "A short hash of all that a run depends on, whatever folder the clips are in."
     free = ('workers', 'auto_batch_size', 'allow_out_of_range') + (('batch_size',) if cfg.auto_batch_size else ())
     settings = {k: v for k, v in asdict(cfg).items() if k not in free}
+    config = replace(config, density_weight=0., density_margin=0., score_stride=1)  # training knows nothing of these
     told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 

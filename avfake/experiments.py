@@ -143,7 +143,7 @@ def auc_rows(
                                       auc=np.mean([r['auc'] for r in mine]))]
     return pd.DataFrame(rows)
 
-# %% ../nbs/15_experiments.ipynb #e60db01f
+# %% ../nbs/15_experiments.ipynb #66196ce3
 def commit() -> str:  # '' outside a repository; '+' when files differ from the commit
     "The commit that a result was made at."
     def git(*args): return subprocess.run(['git', *args], cwd=Path(avfake.__file__).parent, capture_output=True, text=True).stdout.strip()
@@ -195,7 +195,7 @@ def run_experiment(
     less = dict(stage_one=stage_one, train_people=train_people, train_clips=train_clips)
     told = json.dumps(dict(preset=preset, **{k: v for k, v in less.items() if v}, **tried), sort_keys=True)
     data = Path(data_dir).name if data_dir else 'demo'
-    prepared = None
+    prepared, made_at = None, commit()  # now: the files may change while it runs
     for seed in seeds:
         known = read_table(table)
         mine = known[(known.experiment == name) & (known.data == data) & (known.stage == stage)]
@@ -221,7 +221,7 @@ def run_experiment(
         about = dict(experiment=name, settings=told, data=data, stage=stage, seed=seed, shift_accuracy=best.shift_accuracy,
                      shift_accuracy_1=best.shift_accuracy_1, shift_chance=best.shift_chance, epoch=int(best.epoch), train_clips=len(clips), train_people=clips.source.nunique(),
                      parameters=sum(p.numel() for p in detector.parameters()), epoch_seconds=sync.seconds.median(), seconds=time.perf_counter() - start,
-                     device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU', commit=commit())
+                     device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU', commit=made_at)
         scores.to_csv(out/'scores.csv', index=False, float_format='%.6g')
         add_rows(auc_rows(scores).assign(**about)[[*about, 'score', 'group', 'authentic', 'forged', 'auc', 'low', 'high']], table)
     known = read_table(table)

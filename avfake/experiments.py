@@ -264,7 +264,7 @@ def temporal_costs(
             finally: process.join()
     return pd.DataFrame(rows)
 
-# %% ../nbs/15_experiments.ipynb #1317c2b5
+# %% ../nbs/15_experiments.ipynb #061f18ef
 ORDER = (*FORGERIES, 'macro')
 
 
@@ -275,6 +275,7 @@ def summarise(
 ) -> pd.DataFrame:  # a row an experiment, a column a group: the mean AUC over seeds; `seeds`; `spread`: deviation of macro over seeds
     "What each experiment reached, on average over its seeds."
     rows = table[table.score == score] if score else table
+    if rows.empty: return pd.DataFrame(columns=[*ORDER, 'spread', 'seeds'])
     order = [g for g in ORDER if g in set(rows.group)] + [g for g in dict.fromkeys(rows.group) if g not in ORDER]
     wide = rows.pivot_table('auc', list(by), 'group', sort=False)[order]
     macro = rows[rows.group == 'macro'].groupby(list(by), sort=False).auc

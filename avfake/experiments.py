@@ -7,7 +7,7 @@ __all__ = ['DEVELOPMENT', 'KNOWN', 'PARTS', 'ORDER', 'development_split', 'fewer
            'score_test', 'auc_rows', 'commit', 'read_table', 'add_rows', 'copy_stage_one', 'run_experiment',
            'temporal_costs', 'summarise']
 
-# %% ../nbs/15_experiments.ipynb #f985e884
+# %% ../nbs/15_experiments.ipynb #28e21429
 import hashlib
 import json
 import re
@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def fewer(
     dropped = (manifest.split == 'train') & ~manifest.path.isin(keep)
     return replace(prepared, manifest=manifest.assign(split=manifest.split.mask(dropped, 'unused')))
 
-# %% ../nbs/15_experiments.ipynb #e1fa2d2a
+# %% ../nbs/15_experiments.ipynb #a8d12aae
 KNOWN = {'audio-swap': 'swap', 'audio-swap-same': 'swap-same', 'mouth-paste': 'paste', 'mouth-freeze': 'freeze',
          'mouth-paste-sync': 'paste-sync'}
 
@@ -97,11 +98,10 @@ def score_development(
     "Score the authentic clips of held-out people, and forgeries made of them."
     held = prepared.usable('test')
     forged = held.groupby('source').head(per_person)
-    clips = [('authentic', r.source, open_clip(r.entry)) for r in held.itertuples()]
-    made = make_forgeries(forged.entry.tolist(), forged.source.tolist(), detector.cfg.window.vis_num_frames, seed)
     people, rows = forged.source.tolist(), []
-    stream = ((group, person, clip) for part in (clips, ((k, people[i], c) for k, i, c in made)) for group, person, clip in part)
-    for group, person, clip in tqdm(stream, desc='score', unit='clip', mininterval=5, leave=False):
+    made = make_forgeries(forged.entry.tolist(), people, detector.cfg.window.vis_num_frames, seed)
+    clips = chain((('authentic', r.source, open_clip(r.entry)) for r in held.itertuples()), ((k, people[i], c) for k, i, c in made))
+    for group, person, clip in tqdm(clips, desc='score', unit='clip', mininterval=5, leave=False):
         score, marginal = detector.score_clip(clip), stream_statistics(detector, clip)['marginal_gaussian']
         told = {name: part(score) for name, part in PARTS.items()}
         rows.append(dict(group=group, person=person, **told, marginal_gaussian=marginal, ratio=told['density'] - marginal))

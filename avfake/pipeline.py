@@ -133,20 +133,22 @@ def prepare_for(
         prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
-# %% ../nbs/14_pipeline.ipynb #3664a3e3
+# %% ../nbs/14_pipeline.ipynb #a33f7e5c
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
     clip,  # StoredClip or MouthClip
-) -> dict:  # 'audio_only' and 'video_only', each [2D]: mean and deviation over time; 'marginal_gaussian': nats a dimension
+) -> dict:  # 'audio_only' and 'video_only', each [2D]: mean and deviation over time; 'marginal_gaussian': nats a dimension; 'fusion_head': minus the critic's logit
     "What each stream by itself says of a clip, and the surprise of what the density reads without their past."
-    seen, surprise, delays = dict(audio_only=[], video_only=[]), [], detector.sequence_delays
+    seen, surprise, critic, delays = dict(audio_only=[], video_only=[]), [], [], detector.sequence_delays
     for batch in clip_windows(clip, detector.cfg.window, detector.cfg.window.vis_num_frames // 2, int(delays.max())):
         v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)
         seen['video_only'].append(v.flatten(0, 1).cpu()); seen['audio_only'].append(a[:, len(delays) // 2].flatten(0, 1).cpu())
+        critic += detector.sync.fusion.critic(detector.sync.fusion(v, a[:, len(delays) // 2])).mean((1, 2)).tolist()
         surprise += (.5 * detector.whitening(detector.sequence(v, a, delays)).square().mean((1, 2))).tolist()
     stack = {k: torch.cat(x) for k, x in seen.items()}
-    return dict(marginal_gaussian=float(np.mean(surprise)), **{k: torch.cat([x.mean(0), x.std(0)]).numpy() for k, x in stack.items()})
+    return dict(marginal_gaussian=float(np.mean(surprise)), fusion_head=-float(np.mean(critic)),
+                **{k: torch.cat([x.mean(0), x.std(0)]).numpy() for k, x in stack.items()})
 
 
 def train_controls(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .data import WindowConfig
 from .streams import AudioStream, StreamConfig, VisualStream, check_ranges
 
-# %% ../nbs/08_sync.ipynb #dcf2d960
+# %% ../nbs/08_sync.ipynb #4bddb8e2
 @dataclass(frozen=True)
 class SyncConfig:
     "How the two streams are fused and taught to agree."
@@ -24,6 +24,7 @@ class SyncConfig:
     ignored_delay: int = 1  # delays up to this many frames are neither right nor wrong in training
     temperature: float = 0.07  # of the similarities at the start of training; learned from there
     fusion_dim: int = 256  # width of the sync features
+    per_frame: bool = False  # in training every frame, not the window as a whole, has to find its sound
 
     def __post_init__(self):
         check_ranges(self, dict(max_delay=(1, 100), ignored_delay=(0, 5), temperature=(1e-3, 10)))
@@ -129,7 +130,7 @@ def delay_logits(
     v, a = model.embed(video, mel, delays)
     return similarity(v[:, None], a) * model.log_scale.exp()
 
-# %% ../nbs/08_sync.ipynb #ce6b7ab9
+# %% ../nbs/08_sync.ipynb #41284e7d
 def sync_loss(
     model: SyncModel,
     video: Tensor,  # [B, F, 3, H, W]
@@ -147,16 +148,17 @@ def sync_loss(
     zero = int((delays[used] == 0).nonzero())
     right = own[:, zero]  # [B, F, D]
 
-    answers = torch.arange(B, device=v.device)
     scale = model.log_scale.exp().clamp(max=100)
-    cross = torch.einsum('ifd,jfd->ij', v, right) / v.shape[1] * scale
-    late = (similarity(v[:, None], own) * scale).masked_fill(~offered, float('-inf'))
+    def pool(x): return x if model.cfg.per_frame else x.mean(-1, keepdim=True)  # [..., F] to [..., F] or [..., 1]
+    answers = torch.arange(B, device=v.device)[:, None].expand(B, v.shape[1] if model.cfg.per_frame else 1)
+    cross = pool(torch.einsum('ifd,jfd->ijf', v, right) * scale)
+    late = pool((v[:, None] * own).sum(-1) * scale).masked_fill(~offered[..., None], float('-inf'))
     cosine_loss = (F.cross_entropy(torch.cat([cross, late], 1), answers)
-                   + F.cross_entropy(cross.T, answers)) / 2
+                   + F.cross_entropy(cross.transpose(0, 1), answers)) / 2
 
     choices = torch.cat([repeat(right, 'j f d -> b j f d', b=B), own], 1)
-    critic = model.fusion.critic(model.fusion(v[:, None], choices)).squeeze(-1).mean(-1)  # [B, B + S]
-    critic = torch.cat([critic[:, :B], critic[:, B:].masked_fill(~offered, float('-inf'))], 1)
+    critic = pool(model.fusion.critic(model.fusion(v[:, None], choices)).squeeze(-1))  # [B, B + S, F or 1]
+    critic = torch.cat([critic[:, :B], critic[:, B:].masked_fill(~offered[..., None], float('-inf'))], 1)
     critic_loss = F.cross_entropy(critic, answers)
     accuracy = (critic.argmax(1) == answers).float().mean()
     return cosine_loss + critic_loss, dict(cosine_loss=cosine_loss.item(), critic_loss=critic_loss.item(),

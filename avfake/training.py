@@ -9,7 +9,7 @@ __all__ = ['TRAIN_PRESETS', 'OUT_OF_MEMORY', 'TrainConfig', 'make_train_config',
            'train_sync', 'fingerprint', 'window_features', 'measure_usual', 'train_density', 'score_by_shift',
            'score_rise', 'train_detector', 'TrainingLog']
 
-# %% ../nbs/11_training.ipynb #4e001a37
+# %% ../nbs/11_training.ipynb #26dc3531
 import copy
 import hashlib
 import json
@@ -26,6 +26,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size, set_seed
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
@@ -36,7 +37,7 @@ from .forgeries import shift_sound
 from .streams import check_ranges
 from .sync import delay_logits, sync_loss
 
-# %% ../nbs/11_training.ipynb #2c7b57d6
+# %% ../nbs/11_training.ipynb #13fbc4f1
 @dataclass(frozen=True)
 class TrainConfig:
     "How a detector is trained."
@@ -49,6 +50,7 @@ class TrainConfig:
     easy_epochs: int = 0  # first epochs in which only other clips are wrong answers
     accumulation: int = 1  # batches whose gradients are added before a step
     clip_norm: float = 1.  # gradients longer than this are shortened
+    ema: float = 0.  # decay of the exponential moving average of the weights that is kept instead of the last ones; 0: none
     precision: str = 'auto'  # 'no', 'bf16' or 'fp16'; 'auto' takes the fastest that the device has; stage two is always 'no'
     bank_size: int = 256  # training windows that a clip is compared with when it is scored
     patience: int = 10  # epochs without a better validation loss after which a stage ends
@@ -215,7 +217,7 @@ def schedule(
     if step < rising: return (step + 1) / rising
     return .5 * (1 + math.cos(math.pi * min(1., (step - rising) / max(1, total - rising))))
 
-# %% ../nbs/11_training.ipynb #720fe140
+# %% ../nbs/11_training.ipynb #34a0d44f
 OUT_OF_MEMORY = ('the GPU ran out of memory with batch_size = {}. Lower batch_size (and raise accumulation to keep the '
                  'product), vis_num_frames, vis_image_size or max_shift; choose preset="small"; or set auto_batch_size')
 
@@ -254,11 +256,12 @@ def fit(
     accelerator = make_accelerator(cfg)
     optimiser = make_optimiser(objective, cfg)
     total = epochs * math.ceil(steps / cfg.accumulation)
+    average = AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: schedule(s, total, cfg.warmup))
     module, optimiser = accelerator.prepare(objective, optimiser)
     progress, history, best = Progress(), [], copy.deepcopy(objective.state_dict())
     if checkpoint.exists():
-        progress, history, best = resume(checkpoint, fingerprint, objective, optimiser, rate, accelerator.scaler)
+        progress, history, best = resume(checkpoint, fingerprint, objective, optimiser, rate, accelerator.scaler, average)
     bar = tqdm(range(progress.epoch, epochs), initial=progress.epoch, total=epochs, desc=stage, unit='epoch', mininterval=5)
     for epoch in bar:
         if progress.done: break
@@ -273,20 +276,26 @@ def fit(
                 accelerator.backward(loss)
                 if accelerator.sync_gradients: accelerator.clip_grad_norm_(module.parameters(), cfg.clip_norm)
                 optimiser.step(); optimiser.zero_grad()
-                if accelerator.sync_gradients and not accelerator.optimizer_step_was_skipped: rate.step()
+                if accelerator.sync_gradients and not accelerator.optimizer_step_was_skipped:
+                    rate.step()
+                    if average: average.update_parameters(objective)
             losses.append(loss.item())
         module.eval()
+        current = copy.deepcopy(objective.state_dict())
+        if average: objective.load_state_dict(average.module.state_dict())
+        kept = copy.deepcopy(objective.state_dict())
         with torch.no_grad(): measured = validate()
+        objective.load_state_dict(current)
         row = dict(stage=stage, epoch=epoch + 1, step=(epoch + 1) * steps, train_loss=float(np.mean(losses)),
                    learning_rate=optimiser.param_groups[0]['lr'], seconds=time.perf_counter() - start, **measured)
         history.append(row)
         if row['validation_loss'] < progress.best_loss:
             progress.best_loss, progress.best_epoch = row['validation_loss'], epoch + 1
-            best = copy.deepcopy(objective.state_dict())
+            best = kept
         progress.epoch = epoch + 1
         progress.done = progress.epoch == epochs or progress.epoch - progress.best_epoch >= cfg.patience
         save_tensors(dict(fingerprint=fingerprint, progress=asdict(progress), history=history, best=best,
-                          model=objective.state_dict(), optimiser=optimiser.state_dict(), rate=rate.state_dict(),
+                          model=current, average=average.state_dict() if average else {}, optimiser=optimiser.state_dict(), rate=rate.state_dict(),
                           scaler=accelerator.scaler.state_dict() if accelerator.scaler else {}, random=random_state()), checkpoint)
         log(stage, row)
         bar.set_postfix({k: f'{row[k]:.3f}' for k in ('train_loss', 'validation_loss')}, best=progress.best_epoch, refresh=False)
@@ -299,7 +308,7 @@ def random_state() -> dict:
     return dict(cpu=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
 
 
-def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None) -> tuple[Progress, list, dict]:
+def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None, average=None) -> tuple[Progress, list, dict]:
     "Put everything back as the checkpoint has it; raises ValueError when it belongs to another run."
     saved = torch.load(checkpoint, map_location='cpu', weights_only=True)
     if saved['fingerprint'] != fingerprint:
@@ -307,6 +316,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None) -> 
                          'or delete it to start over')
     objective.load_state_dict(saved['model']), optimiser.load_state_dict(saved['optimiser'])
     rate.load_state_dict(saved['rate'])
+    if average: average.load_state_dict(saved['average'])
     if scaler and saved['scaler']: scaler.load_state_dict(saved['scaler'])
     torch.set_rng_state(saved['random']['cpu'])
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])

@@ -32,7 +32,7 @@ MAX_GAP = 60.  # seconds; timestamps that jump further are broken, and would hav
 PIECE_BYTES = 256 * 2**20  # decoded pixels handed out at once
 QUEUE_BYTES = 256 * 2**20  # undecoded packets that wait in line while one stream is behind the other
 
-# %% ../nbs/00_media.ipynb #dceb7bc4
+# %% ../nbs/00_media.ipynb #6984114f
 REASONS = {
     'missing': 'there is no such file; check the path',
     'not a file': 'this is a folder, a device or a pipe; give the path of a video file',
@@ -44,6 +44,7 @@ REASONS = {
     'truncated': 'the file ends before the length it declares; copy or download it again',
     'damaged': 'too much of the file does not decode; copy or download it again',
     'too short': 'sound and picture run together for too short a time; give a longer clip',
+    'too long': 'this is more than can be judged at once; cut out the minutes in question',
     'too large': f'the picture has more than {MAX_PIXELS:,} pixels; scale it down first',
     'no face': 'too few frames show a face; give a clip in which the speaker is seen',
     'silent': 'the sound track holds no sound; give a clip in which the speaker is heard',

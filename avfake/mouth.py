@@ -327,16 +327,18 @@ class MouthClip:
 
 def _join(clips): return MouthClip(*[np.concatenate([getattr(c, k) for c in clips]) for k in ('crops', 'audio', 'found')])
 
-# %% ../nbs/02_mouth.ipynb #fef1ca9b
+# %% ../nbs/02_mouth.ipynb #3f787886
 def stream_mouth(
     path: Path,  # the video file
     cfg: MouthConfig = MouthConfig(),
     seconds: float = 10.,  # length of a piece, to within half a second
+    max_seconds: float = float('inf'),  # a longer video is refused
 ) -> Iterator[MouthClip]:  # consecutive pieces
     "Read a video twice, once to follow the faces and once to cut, so that memory stays flat however long it is."
     tracker, kept, n_bytes, step = FaceTracker(cfg), [], 0, min(seconds, .4)  # few frames at a time: they may be large
     for frames, audio in stream_media(path, step):
         for frame in frames: tracker.update(frame)
+        if tracker.n > max_seconds*FPS: raise MediaError(path, 'too long', f'over {max_seconds/60:g} minutes')
         n_bytes += frames.nbytes
         kept = kept + [(frames, audio)] if kept is not None and n_bytes <= 100_000_000 else None  # short: decode once
     n = tracker.n

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['SCORED', 'make_configs', 'known_settings', 'cache_home', 'Prepared', 'prepare', 'split_usable', 'prepare_for',
            'stream_statistics', 'train_controls', 'save_controls', 'load_controls', 'train', 'trained_on', 'calibrate',
-           'score_table', 'measure_controls', 'control_scores', 'Evaluation', 'examples', 'evaluate', 'summary',
-           'Verdict', 'judge']
+           'score_table', 'measure_controls', 'control_scores', 'Evaluation', 'examples', 'evaluate', 'summary']
 
-# %% ../nbs/14_pipeline.ipynb #840a15e8
+# %% ../nbs/14_pipeline.ipynb #0e6b0916
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +20,10 @@ from tqdm.auto import tqdm
 from .data import (clip_windows, extract_clips, index_videos, left_out, make_splits, open_clip, save_split, split_hash,
                          split_table)
 from .detector import (ClipScore, Detector, DetectorConfig, best_device, change, load_detector, make_config, parts_of,
-                             save_detector, save_tensors, score_file, versions)
+                             save_detector, save_tensors, versions)
 from .evaluation import (audit_warnings, auc_table, evaluate_results, gaussian_control, leading_silence, loudness_db,
-                               p_value, read_metrics, scalar_controls, threshold_at, write_metrics, write_results)
-from .media import FPS, MediaError, atomic_path
+                               protocol_table, read_metrics, scalar_controls, threshold_at, write_metrics, write_results)
+from .media import FPS, atomic_path
 from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves, save_figure
 from .synthetic import make_demo
 from .training import TrainConfig, make_train_config, set_seed, train_density, train_detector, weak_points
@@ -133,7 +132,7 @@ def prepare_for(
         prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
-# %% ../nbs/14_pipeline.ipynb #a33f7e5c
+# %% ../nbs/14_pipeline.ipynb #da629186
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
@@ -209,9 +208,10 @@ def trained_on(prepared: Prepared) -> set[str]:
 
 def calibrate(detector: Detector, prepared: Prepared, enough: int = 20):
     "Keep the scores of authentic calibration clips; with fewer than `enough` the validation clips' are added."
-    entries = prepared.entries('calibration')
-    if len(entries) < enough: entries = entries + prepared.entries('validation')
-    detector.calibration = torch.tensor([detector.score_clip(open_clip(e)).score for e in entries])
+    rows = prepared.usable('calibration')
+    if len(rows) < enough: rows = pd.concat([rows, prepared.usable('validation')])
+    detector.calibration = torch.tensor([detector.score_clip(open_clip(e)).score for e in rows.entry])
+    detector.calibration_people = torch.from_numpy(pd.factorize(rows.source)[0])
 
 # %% ../nbs/14_pipeline.ipynb #2acf1c89
 def score_table(
@@ -266,7 +266,7 @@ def control_scores(
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes']].merge(seen[['leading_silence', 'loudness']], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
-# %% ../nbs/14_pipeline.ipynb #4123316b
+# %% ../nbs/14_pipeline.ipynb #72fb2f40
 @dataclass
 class Evaluation:
     "What an evaluation found."
@@ -304,7 +304,7 @@ def evaluate(
     save_dir = Path(save_dir)
     results, control, scored = score_table(detector, prepared, None if split == 'all' else SCORED, controls)
     calibration = detector.calibration.cpu().numpy()
-    threshold = threshold_at(calibration, false_alarm) if len(calibration) else None
+    threshold = threshold_at(calibration, false_alarm, detector.calibration_people.tolist()) if len(calibration) else None
     meta = dict(seed=seed, manifest_hash=split_hash(prepared.manifest.assign(split='')), split_hash=split_hash(prepared.manifest),
                 data=prepared.data_dir.name, versions=versions(), config=asdict(detector.cfg),
                 **{k: detector.about[k] for k in ('training', 'sentinels', 'training_clips') if k in detector.about})
@@ -333,42 +333,7 @@ def summary(
              f"{counts['identities']} identities"]
     left = {k: n for k, n in counts['left_out'].items() if k != 'split not scored'}
     if left: lines.append('left out: ' + ', '.join(f'{n} {reason}' for reason, n in left.items()) + ' (see detailed_results.csv)')
+    lines += ['', 'The same with intervals (95%, resampling people)', protocol_table(metrics).to_string(), '']
     lines += [f'note: {x}' for x in metrics['notes']] + [f'warning: {x}' for x in metrics.get('warnings', [])]
     lines.append('written: ' + ', '.join(str(p) for p in sorted(save_dir.iterdir()) if p.suffix in ('.png', '.csv', '.json', '.pth')))
     return '\n'.join(lines)
-
-# %% ../nbs/14_pipeline.ipynb #022241d2
-@dataclass
-class Verdict:
-    "What can be said of one video."
-    path: str
-    score: float | None = None  # anomaly; higher is more anomalous
-    p_value: float | None = None  # share of authentic calibration clips that would score as high
-    verdict: str = 'cannot judge'  # 'anomalous', 'authentic-like' or 'cannot judge'
-    false_alarm: float | None = None  # rate at which authentic clips are called anomalous
-    spans: list = ()  # seconds that stand out most: (start, end)
-    delay_ms: int | None = None  # most probable delay of the sound; + is late
-    face_fraction: float | None = None  # of the frames
-    reason: str = ''  # why it cannot be judged
-
-    def __str__(self):
-        if self.score is None: return f'{self.path}: cannot judge: {self.reason}'
-        spans = ', '.join(f'{a:.1f}-{b:.1f} s' for a, b in self.spans)
-        return (f'{self.path}: {self.verdict} at a false-alarm rate of {self.false_alarm:.1%}; score {self.score:.3f}, p = {self.p_value:.3f}; '
-                f'stands out most at {spans}; sound {self.delay_ms:+d} ms')
-
-
-def judge(
-    detector: Detector,
-    path: Path | str,
-    false_alarm: float = 0.05,
-) -> Verdict:  # never raises for a bad file
-    "Score one video and say what that means."
-    try: score, clip = score_file(detector, path)
-    except MediaError as error: return Verdict(str(path), reason=f'{error.reason}: {error.detail}')
-    if not len(detector.calibration): raise ValueError('the detector is not calibrated: it cannot give a verdict')
-    calibration = detector.calibration.cpu().numpy()
-    threshold = threshold_at(calibration, false_alarm)
-    return Verdict(str(path), score.score, p_value(score.score, calibration),
-                   'anomalous' if score.score > threshold.value else 'authentic-like', threshold.false_alarm,
-                   [(a, b) for a, b, _ in score.spans()], round(1000 * score.delay / FPS), clip.face_fraction)

@@ -123,7 +123,7 @@ def check_outputs(here, out, split):
 
 def check_groups(values):
     "Every group has its AUC, except the method 'unknown': no table names the bad files among the forged clips."
-    assert set(values) == {'overall', 'by_category', 'by_method'}
+    assert set(values) == {'overall', 'by_category', 'by_method', 'by_group'}
     methods = {k: v for k, v in values['by_method'].items() if k != 'unknown'}
     assert set(values['by_category']) == set(TYPES[1:]) and len(methods) >= 3
     assert all(0 <= o <= 1 for o in [values['overall'], *values['by_category'].values(), *methods.values()]), values
@@ -169,9 +169,10 @@ def test_evaluate_all(finished):
 
 def test_score(finished):
     good = min((finished/'videos'/TYPES[0]).rglob('id0*/*.mp4'))
-    status, output = avfake(finished, 'score', '--checkpoint', 'out/best_model.pth', good)
+    status, output = avfake(finished, 'score', '--checkpoint', 'out/best_model.pth', '--report', 'one.html', good)
     assert status == 0, output
     verdict = [o for o in output.splitlines() if good.name in o]
+    assert output.splitlines()[-1].endswith('one.html') and '<video' in (finished/'one.html').read_text()
     assert len(verdict) == 1 and ('anomalous' in verdict[0] or 'authentic-like' in verdict[0]) and 'false-alarm' in verdict[0]
 
 
@@ -179,8 +180,9 @@ def test_score_with_bad_files(finished):
     "Each gets its line; the exit status tells that some were not scored."
     reasons = json.loads((finished/'run.json').read_text())['reasons']
     good = sorted((finished/'videos'/TYPES[0]).rglob('id0*/*.mp4'))[:2]
-    files = [good[0], *(finished/'videos'/o for o in reasons), 'no such file.mp4', finished, good[1]]
-    status, output = avfake(finished, 'score', '--checkpoint', 'out/best_model.pth', '--json', *files)
+    (empty := finished/'empty folder').mkdir(exist_ok=True)
+    files = [good[0], *(finished/'videos'/o for o in reasons), 'no such file.mp4', empty, good[1]]
+    status, output = avfake(finished, 'score', '--checkpoint', 'out/best_model.pth', '--json', '--report', 'pages', *files)
     assert status == 1, output
     said = [json.loads(o, parse_constant=pytest.fail) for o in output.splitlines()]
     assert [o['path'] for o in said] == [str(o) for o in files]
@@ -188,6 +190,9 @@ def test_score_with_bad_files(finished):
     for verdict in said:
         if verdict['reason']: assert verdict['score'] is None and verdict['verdict'] == 'cannot judge'
         else: assert verdict['verdict'] in ('anomalous', 'authentic-like') and 0 < verdict['p_value'] <= 1
+    pages = sorted(p.name for p in (finished/'pages').iterdir())
+    assert pages == [*(f'{i + 1:05d}.html' for i in range(len(files))), 'index.html']
+    assert all(f'href="{p}"' in (finished/'pages'/'index.html').read_text() for p in pages[:-1])
 
 
 @pytest.mark.parametrize('kind', TYPES[:2])

@@ -39,7 +39,7 @@ def read_flags(
 
 def save_dir_of(save_dir: str) -> Path: return Path(save_dir).expanduser()
 
-# %% ../nbs/19_cli.ipynb #26bdad82
+# %% ../nbs/19_cli.ipynb #957e000a
 DATA = typer.Option('', '--data_dir', '--data-dir', help='Folder of videos; the demo data if not given.')
 SAVE = typer.Option('results', '--save_dir', '--save-dir', help='Folder for checkpoint, tables and figures.')
 PRESET = typer.Option('small', '--preset', help="'small' (two CPU cores, minutes) or 'full' (a GPU).")
@@ -88,14 +88,16 @@ def train(context: typer.Context, data_dir: str = DATA, save_dir: str = SAVE, pr
 def evaluate(data_dir: str = DATA, checkpoint: str = CHECKPOINT, save_dir: str = SAVE,
              split: str = typer.Option('test', '--split', help="'test' (as split for training), or 'all' videos of the folder."),
              max_videos_per_class: Optional[int] = MOST, seed: int = SEED, workers: Optional[int] = WORKERS,
-             cache_dir: Optional[str] = CACHE):
-    "Score a folder with a trained detector and write the same tables and figures as training does."
+             cache_dir: Optional[str] = CACHE,
+             localisation: int = typer.Option(12, '--localisation', help='Partly forged videos to make, to see which seconds are found; 0: none.'),
+             corrupted: int = typer.Option(12, '--corrupted', help='Authentic and forged clips to corrupt in every way (some 80 scorings each); 0: none.')):
+    "Score a folder with a trained detector; write tables, figures, and all of it as results.html."
     from avfake.pipeline import evaluate as measure, load_controls, load_detector, prepare_for, summary as told
     detector = load_detector(checkpoint)
     controls = load_controls(Path(checkpoint).expanduser().parent/'controls.pth', detector.cfg)
     prepared = prepare_for(detector, data_dir, split, seed, max_videos_per_class, cache_dir, workers)
     print(prepared)
-    measure(detector, prepared, save_dir_of(save_dir), split, controls, seed)
+    measure(detector, prepared, save_dir_of(save_dir), split, controls, seed, localisation=localisation, corrupted=corrupted)
     print(told(save_dir_of(save_dir)))
 
 

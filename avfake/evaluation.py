@@ -304,15 +304,17 @@ def loudness_db(
     power = float(np.mean(np.square(np.asarray(audio, dtype=float)))) if len(audio) else 0.
     return max(10*math.log10(max(power, 1e-12)), -120.)
 
-# %% ../nbs/12_evaluation.ipynb #f1857c81
+# %% ../nbs/12_evaluation.ipynb #203e7cf5
 SCALAR_CONTROLS = {  # control -> column of the extraction table that holds it
     'silence': 'leading_silence', 'loudness': 'loudness', 'duration': 'seconds', 'bit_rate': 'bit_rate', 'file_size': 'size_bytes',
+    'resolution': 'pixels',
 }
 CONTROL_LABELS = {  # how tables and figures name the controls; others are named by their key
     'sync_score': 'sync score', 'random_features': 'random features', 'marginal_gaussian': 'marginal Gaussian', 'density_only': 'density alone',
+    'untrimmed': 'silence left on',
     'audio_only': 'audio only', 'video_only': 'video only', 'bit_rate': 'bit rate', 'file_size': 'file size',
 }
-PARTS = ('sync_score', 'density_only', 'marginal_gaussian')  # scores of parts of the detector itself: they should be good
+PARTS = ('sync_score', 'density_only', 'marginal_gaussian', 'untrimmed')  # of the detector itself: they should be good, but none better than the whole
 
 def scalar_controls(
     table: pd.DataFrame,  # a row a video: path and any of the columns in `SCALAR_CONTROLS`

@@ -17,8 +17,8 @@ from test_notebooks import needs_run, papermill, run
 SETTINGS = dict(windows_per_clip=1, density_epochs=1)
 COLUMNS = 'path,category,method,source,target,split,label,score,log_prob,sync_score,windows,reason'.split(',')
 OUTPUTS = {'best_model.pth', 'training_curves.png', 'evaluation_results.png', 'detailed_results.csv', 'metrics.json', 'logs'}
-PARTS = {'sync_score', 'marginal_gaussian', 'density_only'}
-CONTROLS = {'random_features', 'audio_only', 'video_only', 'silence', 'loudness', 'duration', 'bit_rate', 'file_size'}
+PARTS = {'sync_score', 'marginal_gaussian', 'density_only', 'untrimmed'}
+CONTROLS = {'random_features', 'audio_only', 'video_only', 'silence', 'loudness', 'duration', 'bit_rate', 'file_size', 'resolution', 'codec'}
 ODD_NAME = '''it's "here", ü 50%.MP4'''
 
 pytestmark = needs_run

@@ -289,7 +289,7 @@ def control_scores(
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes']].merge(seen[told], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
-# %% ../nbs/17_pipeline.ipynb #612993c6
+# %% ../nbs/17_pipeline.ipynb #b42018a7
 @dataclass
 class Evaluation:
     "What an evaluation found."
@@ -333,8 +333,10 @@ def localise_clips(
     n: int,  # videos to make of each kind, where the data states no forged periods
     seed: int = 0,
 ) -> dict:  # video -> (kind, anomaly, forged periods), as `localise`
-    "What the detector sees over time in videos whose forged seconds are known."
-    if not (rows.periods != '').any(): return localise(detector, partly_forged(entries.entry.tolist(), entries.source.tolist(), n, seed=seed))
+    "What the detector sees over time in videos whose forged seconds are known; empty where two people with two clips are lacking."
+    if not (rows.periods != '').any():
+        if (entries.source.value_counts() > 1).sum() < 2: return {}
+        return localise(detector, partly_forged(entries.entry.tolist(), entries.source.tolist(), n, seed=seed))
     known = rows[(rows.label == 0) | (rows.periods != '')]
     return {r.path: ('authentic' if r.label == 0 else r.category, -scored[r.path].frame_log_prob, read_periods(r.periods)) for r in known.itertuples()}
 
@@ -366,8 +368,9 @@ def evaluate(
                 save_dir/'evaluation_results.png')
     save_figure(plot_auc_by_group(metrics), save_dir/'controls.png')
     rows = results[results.score.notna() & ((split == 'all') | (results.split == split))]
-    if localisation and len(entries := prepared.usable('test' if split == 'all' else split)) and entries.source.nunique() > 1:
-        seen = localise_clips(detector, prepared.manifest[prepared.manifest.path.isin(rows.path)], scored, entries, localisation, seed)
+    seen = localisation and localise_clips(detector, prepared.manifest[prepared.manifest.path.isin(rows.path)], scored,
+                                           pd.concat([prepared.usable(s) for s in rows.split.unique()] or [rows]), localisation, seed)
+    if seen:
         with atomic_path(save_dir/'localisation.csv') as temporary: localisation_table(seen).to_csv(temporary, float_format='%.5g')
         save_figure(plot_localisation(seen), save_dir/'localisation.png')
     if corrupted and rows.label.nunique() == 2:
@@ -393,5 +396,5 @@ def summary(
     if left: lines.append('left out: ' + ', '.join(f'{n} {reason}' for reason, n in left.items()) + ' (see detailed_results.csv)')
     lines += ['', 'The same with intervals (95%, resampling people)', protocol_table(metrics).to_string(), '']
     lines += [f'note: {x}' for x in metrics['notes']] + [f'warning: {x}' for x in metrics.get('warnings', [])]
-    lines.append('written: ' + ', '.join(str(p) for p in sorted(save_dir.iterdir()) if p.suffix in ('.png', '.csv', '.json', '.pth')))
+    lines.append('written: ' + ', '.join(str(p) for p in sorted(save_dir.iterdir()) if p.suffix in ('.html', '.png', '.csv', '.json', '.pth')))
     return '\n'.join(lines)

@@ -156,8 +156,9 @@ def test_checkpoint_is_plain(finished):
 
 def test_evaluate_all(finished):
     status, output = avfake(finished, 'evaluate', '--data_dir', 'videos', '--checkpoint', 'out/best_model.pth', '--save_dir', 'all',
-                            '--split', 'all', '--workers', 1)
+                            '--split', 'all', '--workers', 1, '--localisation', 1, '--corrupted', 0)
     assert status == 0, output
+    assert (finished/'all'/'localisation.csv').exists() and (finished/'all'/'results.html').exists()
     results, metrics = check_outputs(finished, finished/'all', 'all')
     assert (results.label == 0).sum() > 18 and metrics['split'] == 'all'
     check_groups(metrics['auc'])

@@ -354,7 +354,7 @@ def align_control(
         raise ValueError(f'control {name}: its index holds none of the paths in the results, such as {results["path"].iloc[0]}')
     return values
 
-# %% ../nbs/12_evaluation.ipynb #0c10e844
+# %% ../nbs/12_evaluation.ipynb #ef7116e5
 GROUP_KINDS = dict(overall='all', by_category='category', by_method='method', by_group='group')
 FAKEAVCELEB = {('RealVideo-FakeAudio', 'rtvc'): 'RVFA', ('FakeVideo-RealAudio', 'wav2lip'): 'FVRA-WL', ('FakeVideo-RealAudio', 'faceswap'): 'FVRA-FS',
                ('FakeVideo-RealAudio', 'fsgan'): 'FVRA-GAN', ('FakeVideo-FakeAudio', 'wav2lip'): 'FVFA-WL',
@@ -397,12 +397,12 @@ def bootstrap_groups(
     seed: int = 0,
 ) -> dict:  # overall, by_category, by_method and by_group: metric -> [n]
     "Every metric of every group for the same draws of people; NaN where there is nothing to draw from"
-    rows = rows[rows.score.notna()]
-    who, times = draw_people(rows.source, n, seed)
+    scored = rows[rows.score.notna()]
+    who, times = draw_people(scored.source, n, seed)
     if times.shape[1] < 2: times = times[:0]  # one person: nothing to resample
-    who, authentic, score = pd.Series(who, rows.index), rows[rows.label == 0], rows.score.clip(-1e300, 1e300)
+    who, authentic, score = pd.Series(who, scored.index), scored[scored.label == 0], scored.score.clip(-1e300, 1e300)
     def measure(group):
-        both = [*authentic.index, *group.index]
+        both = [*authentic.index, *group.index.intersection(scored.index)]
         return weighted_metrics(rows.label[both].to_numpy(), score[both].to_numpy(), times[:, who[both]], threshold)
     return by_groups(rows[rows.label == 1], measure)
 
@@ -569,7 +569,7 @@ def protocol_table(
     table.index = pd.MultiIndex.from_tuples(table.index, names=['kind', 'group'])
     return table.fillna('')
 
-# %% ../nbs/12_evaluation.ipynb #ec63ef56
+# %% ../nbs/12_evaluation.ipynb #c2646af0
 def compare_detectors(
     first: pd.DataFrame,  # results table
     second: pd.DataFrame,  # results table of another detector; clips that both scored count
@@ -604,7 +604,7 @@ def seed_table(
 ) -> pd.DataFrame:  # a row a group: mean, lowest and highest over the seeds
     "One metric of several seeds"
     table = pd.DataFrame([flat_groups(m[metric]) | {(GROUP_KINDS[k], 'macro average'): v for k, v in m['macro_average'][metric].items()} for m in runs]).T
-    return pd.DataFrame(dict(mean=table.mean(1), lowest=table.min(1), highest=table.max(1), seeds=table.notna().sum(1)))
+    return pd.DataFrame(dict(mean=table.mean(axis=1), lowest=table.min(axis=1), highest=table.max(axis=1), seeds=table.notna().sum(axis=1)))
 
 # %% ../nbs/12_evaluation.ipynb #1ca441b3
 def plain(

@@ -119,7 +119,7 @@ def loop(
     with tempfile.TemporaryDirectory() as folder:
         return write_video(Path(folder)/'loop.mp4', frames, clip.audio(first, stop), crf=26).read_bytes()
 
-# %% ../nbs/14_report.ipynb #5a36dc92
+# %% ../nbs/14_report.ipynb #43748da5
 LOOPS = 3  # stretches that are shown as films
 STYLE = """
 .avfake {font: 16px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; max-width: 60rem; margin: 0 auto; padding: 1rem; box-sizing: border-box}
@@ -129,7 +129,7 @@ STYLE = """
 .avfake .verdict b {font-size: 1.3rem} .avfake .anomalous {border-color: #b8460e} .avfake .authentic-like {border-color: #0b6bb5} .avfake .cannot-judge {border-color: #77777c}
 .avfake .wide {overflow-x: auto} .avfake .wide > img {min-width: 40rem; width: 100%; display: block} .avfake .wide > img.narrow {min-width: 26rem; max-width: 40rem}
 .avfake .loops {display: flex; flex-wrap: wrap; gap: 1rem} .avfake figure {margin: 0} .avfake video {width: 15rem; height: 15rem; background: #eee; display: block}
-.avfake table {border-collapse: collapse; width: 100%; font-size: .875rem} .avfake td, .avfake th {text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #e3e3e6; vertical-align: top} .avfake td {overflow-wrap: anywhere} .avfake .list td {overflow-wrap: normal} .avfake .list td:nth-child(2) {min-width: 9rem; overflow-wrap: anywhere}
+.avfake table {border-collapse: collapse; width: 100%; font-size: .875rem} .avfake td, .avfake th {text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #e3e3e6; vertical-align: top} .avfake td {overflow-wrap: anywhere} .avfake .list td, .avfake .data td {overflow-wrap: normal} .avfake .data td {white-space: nowrap; font-variant-numeric: tabular-nums} .avfake .list td:nth-child(2) {min-width: 9rem; overflow-wrap: anywhere}
 .avfake th button {font: inherit; font-weight: 600; border: 0; background: none; padding: .4rem 0; cursor: pointer; text-align: left} .avfake td img {width: 4rem; height: 4rem; display: block}
 .avfake td.n {font-variant-numeric: tabular-nums}
 """
@@ -359,7 +359,7 @@ def write_reports(
             write_table(done, Path(out)/'index.html')
         yield report.verdict
 
-# %% ../nbs/14_report.ipynb #2b4bd6fa
+# %% ../nbs/14_report.ipynb #32ffca88
 FIGURES = {'evaluation_results.png': 'Scores', 'controls.png': 'Controls', 'robustness.png': 'Robustness', 'localisation.png': 'Localisation',
            'training_curves.png': 'Training'}  # file in the folder -> heading
 RESULTS = ENVIRONMENT.from_string("""<div class="avfake">
@@ -391,12 +391,13 @@ def write_results_page(
     if (fpr := metrics['fpr']['overall']) is not None and 'false_alarm' in threshold:
         said.append(f"At most {threshold['false_alarm']:.1%} false alarms were promised, from {threshold['n_calibration']} calibration clips; {fpr:.1%} were found.")
     tables = {'Each group against all authentic clips': protocol_table(metrics), 'AUC beside parts and controls': auc_table(metrics)}
-    for name, heading in (('localisation.csv', 'Which seconds'), ('robustness.csv', 'Under corruption')):
-        if (save_dir/name).is_file(): tables[heading] = pd.read_csv(save_dir/name, index_col=0)
+    if (save_dir/'localisation.csv').is_file(): tables['Which seconds'] = pd.read_csv(save_dir/'localisation.csv', index_col=0)
+    if (save_dir/'robustness.csv').is_file():
+        tables['AUC under corruption, by severity'] = pd.read_csv(save_dir/'robustness.csv').pivot_table('auc', 'corruption', 'severity', sort=False).sort_index(axis=1)
     facts = {k.replace('_', ' '): metrics[k] for k in ('data', 'split', 'seed', 'split_hash', 'manifest_hash', 'training_clips') if k in metrics}
     facts['left out'] = ', '.join(f'{n} {reason}' for reason, n in counts['left_out'].items()) or 'none'
     facts['versions'] = ', '.join(f'{k} {v}' for k, v in metrics.get('versions', {}).items())
     return write_page(save_dir/'results.html', 'Evaluation', RESULTS.render(
         title=f"Evaluation of {metrics.get('data', 'a folder')}", headline=headline, summary=said, warnings=metrics.get('warnings', []), notes=metrics['notes'],
-        tables={k: t.to_html(border=0, float_format='{:.3f}'.format, na_rep='', escape=True) for k, t in tables.items()}, facts=facts,
+        tables={k: t.to_html(border=0, classes='data', float_format='{:.3f}'.format, na_rep='', escape=True) for k, t in tables.items()}, facts=facts,
         figures={heading: data_url((save_dir/name).read_bytes()) for name, heading in FIGURES.items() if (save_dir/name).is_file()}))

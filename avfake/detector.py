@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'SMALL', 'PRESETS', 'MAX_SECONDS', 'DetectorConfig', 'parts_of', 'change', 'config_from_dict', 'make_config',
-           'Detector', 'ClipScore', 'save_tensors', 'versions', 'save_detector', 'best_device', 'load_detector',
-           'score_file']
+           'Detector', 'ClipScore', 'answers', 'delays_over_time', 'attention', 'save_tensors', 'versions',
+           'save_detector', 'best_device', 'load_detector', 'score_file']
 
 # %% ../nbs/10_detector.ipynb #16bd9a6e
 import json
@@ -271,6 +271,52 @@ class ClipScore:
             found.append((at / FPS, (at + width) / FPS, float(level[at])))
             left[max(0, at - width + 1):at + width] = False
         return found
+
+# %% ../nbs/10_detector.ipynb #1ff28acb
+@torch.no_grad()
+def answers(
+    detector: Detector,
+    clip: MouthClip | StoredClip,
+) -> tuple[list[int], Tensor]:  # first frame of each window; [W, F, 2*max_delay + 1] logits, -inf where there is no sound to ask for
+    "How well each frame of each window fits the sound at each delay."
+    K, starts, logits = detector.cfg.sync.max_delay, [], []
+    for batch in clip_windows(clip, detector.cfg.window, detector.cfg.score_stride, K):
+        v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), torch.arange(-K, K + 1))
+        fit = torch.einsum('bfd,bsfd->bfs', v, a) * detector.sync.log_scale.exp()
+        starts += batch['starts'].tolist(); logits.append(fit.cpu().masked_fill(~batch['valid'][:, None], float('-inf')))
+    return starts, torch.cat(logits)
+
+
+def delays_over_time(
+    detector: Detector,
+    clip: MouthClip | StoredClip,
+) -> tuple[np.ndarray, np.ndarray]:  # [n, 2*max_delay + 1] each, NaN where there was no sound to ask for
+    "Probability of each delay at each frame of a clip, mean over windows: as single frames answer, and as whole windows do."
+    starts, logits = answers(detector, clip)
+    def over_time(logits):
+        total, count, asked = torch.zeros(clip.n_frames, logits.shape[-1]), torch.zeros(clip.n_frames, 1), torch.zeros(clip.n_frames, logits.shape[-1], dtype=torch.bool)
+        for start, window in zip(starts, logits):
+            here = slice(start, start + len(window))
+            total[here] += window.softmax(-1); count[here] += 1; asked[here] |= window.isfinite()
+        return (total / count).where(asked, float('nan')).numpy()
+    return over_time(logits), over_time(logits.mean(1, keepdim=True).expand_as(logits))
+
+
+@torch.no_grad()
+def attention(
+    detector: Detector,  # with `temporal='transformer'`
+    clip: MouthClip | StoredClip,
+) -> tuple[np.ndarray, np.ndarray]:  # [F, F] of frames and [C, C] of chunks; rows look at columns and sum to 1
+    "Attention of the last layer in both streams, mean over heads and over the windows of a clip."
+    found = {stream: [] for stream in (detector.sync.visual, detector.sync.audio)}
+    def keep(stream): return lambda block, args: found[stream].append(block.attention(args[0])[-1].mean(1).cpu())
+    hooks = [stream.temporal.register_forward_pre_hook(keep(stream)) for stream in found]
+    try:
+        for batch in clip_windows(clip, detector.cfg.window, detector.cfg.score_stride, 0):
+            detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device))
+    finally:
+        for hook in hooks: hook.remove()
+    return tuple(torch.cat(maps).mean(0).numpy() for maps in found.values())
 
 # %% ../nbs/10_detector.ipynb #ece08e62
 def save_tensors(

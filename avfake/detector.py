@@ -27,7 +27,7 @@ from .mouth import MouthClip, MouthConfig, stream_mouth
 from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, similarity
 
-# %% ../nbs/10_detector.ipynb #e68bc9eb
+# %% ../nbs/10_detector.ipynb #c9113777
 NEAR = 4  # frames of delay on each side that the sequence of delays holds
 
 
@@ -40,6 +40,7 @@ class DetectorConfig:
     sync: SyncConfig = SyncConfig()
     density: DensityConfig = DensityConfig()
     density_weight: float = 1.  # of the density beside the match in the score
+    match_delay: int = 1  # frames by which a recording's own delay may differ from zero: within them sound and picture match
     density_margin: float = 0.5  # deviations by which a picture must be less usual than most before it counts
     score_stride: int = 2  # frames between the windows that are scored
 
@@ -103,7 +104,7 @@ def make_config(
     if preset not in PRESETS: raise ValueError(f"preset = {preset!r} is not one of {', '.join(PRESETS)}")
     return change(DetectorConfig(), **{**PRESETS[preset], **changes})
 
-# %% ../nbs/10_detector.ipynb #951084ec
+# %% ../nbs/10_detector.ipynb #5e163925
 class Detector(nn.Module):
     "Streams, fusion, whitening and density, and the calibration that turns a score into a verdict."
     def __init__(self, cfg: DetectorConfig = DetectorConfig()):
@@ -159,10 +160,12 @@ class Detector(nn.Module):
         delays: Tensor,  # [S] frames, with 0 among them
         valid: Tensor,  # [B, S] True where that delay stays inside the clip
     ) -> Tensor:  # [B] nats, at most 0
-        "How probable the sound is among its delays and the bank's sounds, and the picture among the bank's pictures."
+        "How probable the sound at about its own delay is among its delays and the bank's sounds, and the picture among the bank's pictures."
         scale, zero, frames = self.sync.log_scale.exp(), int((delays == 0).nonzero()), v.shape[1]
         own = similarity(v[:, None], a) * scale
-        right, offered = own[:, zero:zero + 1], valid & (delays.abs() > self.cfg.sync.ignored_delay)
+        near = (valid & (delays.abs() <= self.cfg.match_delay)) | (delays == 0)
+        right = own.masked_fill(~near, float('-inf')).logsumexp(1, keepdim=True)
+        offered = valid & (delays.abs() > max(self.cfg.sync.ignored_delay, self.cfg.match_delay))
         pictures, sounds = self.bank.unbind(1)
         others = torch.einsum('bfd,nfd->bn', v, sounds) / frames * scale
         sound = torch.cat([right, own.masked_fill(~offered, float('-inf')), others], 1).log_softmax(1)[:, 0]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .data import WindowConfig
 from .streams import AudioStream, StreamConfig, VisualStream, check_ranges
 
-# %% ../nbs/08_sync.ipynb #4bddb8e2
+# %% ../nbs/08_sync.ipynb #43635dbd
 @dataclass(frozen=True)
 class SyncConfig:
     "How the two streams are fused and taught to agree."
@@ -24,6 +24,7 @@ class SyncConfig:
     ignored_delay: int = 1  # delays up to this many frames are neither right nor wrong in training
     temperature: float = 0.07  # of the similarities at the start of training; learned from there
     fusion_dim: int = 256  # width of the sync features
+    tolerant: bool = False  # in training a delay within `ignored_delay` is as right as none
     per_frame: bool = False  # in training every frame, not the window as a whole, has to find its sound
 
     def __post_init__(self):
@@ -130,7 +131,7 @@ def delay_logits(
     v, a = model.embed(video, mel, delays)
     return similarity(v[:, None], a) * model.log_scale.exp()
 
-# %% ../nbs/08_sync.ipynb #41284e7d
+# %% ../nbs/08_sync.ipynb #2ec66065
 def sync_loss(
     model: SyncModel,
     video: Tensor,  # [B, F, 3, H, W]
@@ -142,9 +143,10 @@ def sync_loss(
     B, K = len(video), valid.shape[1] // 2
     delays = torch.arange(-K, K + 1, device=mel.device)
     offered = valid & (delays.abs() > model.cfg.ignored_delay) if hard else torch.zeros_like(valid)
-    used = offered.any(0) | (delays == 0)
+    near = (delays == 0) | (valid & (delays.abs() <= model.cfg.ignored_delay) & model.cfg.tolerant)
+    used = (offered | near).any(0)
     v, a = model.embed(video, mel, delays[used])
-    own, offered = a, offered[:, used]
+    own, offered, near = a, offered[:, used], near[:, used]
     zero = int((delays[used] == 0).nonzero())
     right = own[:, zero]  # [B, F, D]
 
@@ -152,7 +154,11 @@ def sync_loss(
     def pool(x): return x if model.cfg.per_frame else x.mean(-1, keepdim=True)  # [..., F] to [..., F] or [..., 1]
     answers = torch.arange(B, device=v.device)[:, None].expand(B, v.shape[1] if model.cfg.per_frame else 1)
     cross = pool(torch.einsum('ifd,jfd->ijf', v, right) * scale)
-    late = pool((v[:, None] * own).sum(-1) * scale).masked_fill(~offered[..., None], float('-inf'))
+    each = pool((v[:, None] * own).sum(-1) * scale)
+    late = each.masked_fill(~offered[..., None], float('-inf'))
+    if model.cfg.tolerant:
+        fits = each.masked_fill(~near[..., None], float('-inf')).logsumexp(1)  # [B, F or 1]
+        cross = torch.where(torch.eye(B, dtype=torch.bool, device=v.device)[..., None], fits[:, None], cross)
     cosine_loss = (F.cross_entropy(torch.cat([cross, late], 1), answers)
                    + F.cross_entropy(cross.transpose(0, 1), answers)) / 2
 

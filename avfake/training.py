@@ -322,7 +322,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None, ave
     if saved['random']['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(saved['random']['cuda'])
     return Progress(**saved['progress']), saved['history'], saved['best']
 
-# %% ../nbs/11_training.ipynb #ded3c45d
+# %% ../nbs/11_training.ipynb #b438a8c8
 @torch.no_grad()
 def validate_sync(
     detector: Detector,
@@ -381,7 +381,7 @@ def fingerprint(
     "A short hash of all that a run depends on, whatever folder the clips are in."
     free = ('workers', 'auto_batch_size', 'allow_out_of_range') + (('batch_size',) if cfg.auto_batch_size else ())
     settings = {k: v for k, v in asdict(cfg).items() if k not in free}
-    config = replace(config, density_weight=0., density_margin=0., score_stride=1)  # training knows nothing of these
+    config = replace(config, density_weight=0., density_margin=0., match_delay=0, score_stride=1)  # training knows nothing of these
     told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 

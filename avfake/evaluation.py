@@ -6,9 +6,9 @@
 __all__ = ['RESULT_COLUMNS', 'TEXT_COLUMNS', 'NUMBER_COLUMNS', 'SIMULATED', 'PREVALENCE', 'RANK_METRICS', 'THRESHOLD_METRICS',
            'SCALAR_CONTROLS', 'CONTROL_LABELS', 'PARTS', 'GROUP_KINDS', 'FAKEAVCELEB', 'PROTOCOL', 'check_results',
            'simulate_results', 'clean_scores', 'equal_error_rate', 'tpr_at_fpr', 'at_threshold', 'binary_metrics',
-           'draw_people', 'weighted_metrics', 'interval', 'bootstrap_auc', 'Threshold', 'threshold_at', 'p_value',
-           'leading_silence', 'loudness_db', 'scalar_controls', 'gaussian_control', 'align_control', 'by_groups',
-           'pick', 'macro_average', 'by_groups_of', 'bootstrap_groups', 'count_videos', 'seen_in_training',
+           'draw_people', 'weighted_metrics', 'interval', 'bootstrap_auc', 'Threshold', 'threshold_at', 'threshold_of',
+           'p_value', 'leading_silence', 'loudness_db', 'scalar_controls', 'gaussian_control', 'align_control',
+           'by_groups', 'by_groups_of', 'pick', 'macro_average', 'bootstrap_groups', 'count_videos', 'seen_in_training',
            'control_aucs', 'evaluation_notes', 'evaluate_results', 'flat_groups', 'audit_warnings', 'auc_table',
            'protocol_table', 'compare_detectors', 'seed_table', 'plain', 'write_metrics', 'read_metrics',
            'write_results', 'read_results']
@@ -228,7 +228,7 @@ def bootstrap_auc(
     if times.shape[1] < 2: return None
     return interval(weighted_metrics(label[keep], score[keep], times[:, who])['auc'])
 
-# %% ../nbs/12_evaluation.ipynb #70ec1797
+# %% ../nbs/12_evaluation.ipynb #082fe81c
 @dataclass(frozen=True)
 class Threshold:
     "A score above which a clip is called anomalous, and what is known about its false alarms"
@@ -271,6 +271,14 @@ def threshold_at(
     k = min(math.ceil((n + 1)*(1 - false_alarm) - 1e-9), n)  # the small term undoes rounding of (n+1)(1-alpha)
     n_people = len(set(np.asarray(people).tolist())) if people is not None and len(people) else None
     return Threshold(float(scores[k - 1]), (n + 1 - k)/(n + 1), false_alarm, n, n_people)
+
+def threshold_of(
+    detector,  # with `calibration` and `calibration_people`
+    false_alarm: float = 0.05,
+) -> Threshold | None:  # None when it is not calibrated
+    "The threshold that a detector's own calibration clips give"
+    if not len(detector.calibration): return None
+    return threshold_at(detector.calibration.cpu().numpy(), false_alarm, detector.calibration_people.tolist())
 
 def p_value(
     score,  # a score, or [M] of them
@@ -354,7 +362,7 @@ def align_control(
         raise ValueError(f'control {name}: its index holds none of the paths in the results, such as {results["path"].iloc[0]}')
     return values
 
-# %% ../nbs/12_evaluation.ipynb #ef7116e5
+# %% ../nbs/12_evaluation.ipynb #29bcde1c
 GROUP_KINDS = dict(overall='all', by_category='category', by_method='method', by_group='group')
 FAKEAVCELEB = {('RealVideo-FakeAudio', 'rtvc'): 'RVFA', ('FakeVideo-RealAudio', 'wav2lip'): 'FVRA-WL', ('FakeVideo-RealAudio', 'faceswap'): 'FVRA-FS',
                ('FakeVideo-RealAudio', 'fsgan'): 'FVRA-GAN', ('FakeVideo-FakeAudio', 'wav2lip'): 'FVFA-WL',
@@ -369,12 +377,19 @@ def by_groups(
     group = pd.Series([FAKEAVCELEB.get(k, '') for k in zip(forged.category, forged.method)], forged.index, dtype=object)
     return dict(overall=measure(forged), by_category=named('category'), by_method=named('method'), by_group=named(group))
 
+def by_groups_of(
+    values: dict,  # overall, by_category, by_method and by_group of one metric
+    measure,  # function of a value
+) -> dict:  # the same, of what it gives
+    "`measure` of every group's value"
+    return {part: measure(x) if part == 'overall' else {name: measure(y) for name, y in x.items()} for part, x in values.items()}
+
 def pick(
     groups: dict,  # as `by_groups` gives it, every entry a dict
     key: str,
 ) -> dict:  # the same with the entries' `key`
     "One metric out of the metrics of every group"
-    return {part: m[key] if part == 'overall' else {name: x[key] for name, x in m.items()} for part, m in groups.items()}
+    return by_groups_of(groups, lambda m: m[key])
 
 def macro_average(
     values: dict,  # overall, by_category, by_method and by_group of one metric
@@ -382,13 +397,6 @@ def macro_average(
     "The mean over groups, each counting the same however many clips it has"
     mean = lambda group: np.mean(known, axis=0) if (known := [v for v in group.values() if v is not None]) else None
     return {part: mean(group) for part, group in values.items() if part != 'overall'}
-
-def by_groups_of(
-    values: dict,  # overall, by_category, by_method and by_group of one metric
-    measure,  # function of a value
-) -> dict:  # the same, of what it gives
-    "`measure` of every group's value"
-    return {part: measure(x) if part == 'overall' else {name: measure(y) for name, y in x.items()} for part, x in values.items()}
 
 def bootstrap_groups(
     rows: pd.DataFrame,  # evaluated rows of the checked results table

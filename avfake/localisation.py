@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['IOUS', 'PARTLY', 'overlap', 'propose', 'average_precision', 'average_recall', 'frame_labels', 'measure_localisation',
-           'join_clips', 'cut_clip', 'partly_forged', 'localise', 'localisation_table', 'plot_localisation']
+           'cut_clip', 'partly_forged', 'localise', 'localisation_table', 'plot_localisation']
 
-# %% ../nbs/15_localisation.ipynb #88ca1368
+# %% ../nbs/15_localisation.ipynb #2e995cf6
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -19,7 +19,7 @@ from .cache import load_clip
 from .detector import Detector
 from .forgeries import paste_mouth, swap_sound
 from .media import FPS, SAMPLES_PER_FRAME
-from .mouth import MouthClip
+from .mouth import MouthClip, join_clips
 from .plots import COLOURS, new_figure
 
 # %% ../nbs/15_localisation.ipynb #8ecbdb0e
@@ -113,12 +113,7 @@ def measure_localisation(
                 **{f'ar_{k}': average_recall(proposals, truth, k) for k in (50, 20, 10, 5)},
                 videos=len(anomaly), periods=sum(map(len, truth.values())))
 
-# %% ../nbs/15_localisation.ipynb #20f9154e
-def join_clips(clips: list[MouthClip]) -> MouthClip:
-    "Clips one after the other."
-    return MouthClip(*(np.concatenate([getattr(c, k) for c in clips]) for k in ('crops', 'audio', 'found')))
-
-
+# %% ../nbs/15_localisation.ipynb #322ffd90
 def cut_clip(
     clip: MouthClip,
     start: int,  # frames

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANCHORS', 'RIGHT_EYE', 'LEFT_EYE', 'RIGID', 'LIPS', 'MOUTH_PER_SIZE', 'MouthConfig', 'warp', 'detect_faces',
            'face_mesh', 'face_square', 'FaceTrack', 'Sighting', 'see_face', 'FaceTracker', 'smooth', 'mouth_squares',
-           'crop_mouth', 'MouthClip', 'stream_mouth', 'read_mouth']
+           'crop_mouth', 'MouthClip', 'join_clips', 'stream_mouth', 'read_mouth']
 
 # %% ../nbs/02_mouth.ipynb #d6be64d4
 from array import array
@@ -312,7 +312,7 @@ def crop_mouth(
     if not np.isfinite(square[0]): return np.zeros((cfg.size, cfg.size, 3), np.uint8)
     return warp(frame, _square(*square, cfg.size, fy=cfg.mouth_height), cfg.size)
 
-# %% ../nbs/02_mouth.ipynb #ee08994d
+# %% ../nbs/02_mouth.ipynb #e6c5f3c0
 @dataclass
 class MouthClip:
     "Mouth crops and the sound that goes with them."
@@ -325,9 +325,11 @@ class MouthClip:
     @property
     def face_fraction(self): return float(self.found.mean()) if len(self.found) else 0.
 
-def _join(clips): return MouthClip(*[np.concatenate([getattr(c, k) for c in clips]) for k in ('crops', 'audio', 'found')])
+def join_clips(clips: list[MouthClip]) -> MouthClip:
+    "Clips one after the other."
+    return MouthClip(*[np.concatenate([getattr(c, k) for c in clips]) for k in ('crops', 'audio', 'found')])
 
-# %% ../nbs/02_mouth.ipynb #3f787886
+# %% ../nbs/02_mouth.ipynb #8406a232
 def stream_mouth(
     path: Path,  # the video file
     cfg: MouthConfig = MouthConfig(),
@@ -350,13 +352,13 @@ def stream_mouth(
     for frames, audio in kept or stream_media(path, step):
         s, i = slice(i, i + len(frames)), i + len(frames)
         clips.append(MouthClip(np.stack([crop_mouth(f, q, cfg) for f, q in zip(frames, squares[s])]), audio, found[s]))
-        if sum(c.n_frames for c in clips) >= round(seconds*FPS): yield _join(clips); clips = []
-    if clips: yield _join(clips)
+        if sum(c.n_frames for c in clips) >= round(seconds*FPS): yield join_clips(clips); clips = []
+    if clips: yield join_clips(clips)
 
-# %% ../nbs/02_mouth.ipynb #e5178339
+# %% ../nbs/02_mouth.ipynb #9b33f870
 def read_mouth(
     path: Path,  # the video file
     cfg: MouthConfig = MouthConfig(),
 ) -> MouthClip:  # the whole video
     "The mouth of the person who speaks, in every frame; `MediaError('no face')` if there is none to read."
-    return _join(list(stream_mouth(path, cfg)))
+    return join_clips(list(stream_mouth(path, cfg)))

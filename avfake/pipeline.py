@@ -8,7 +8,7 @@ __all__ = ['SCORED', 'make_configs', 'known_settings', 'cache_home', 'Prepared',
            'score_table', 'measure_controls', 'file_facts', 'control_scores', 'Evaluation', 'examples', 'sample_clips',
            'localise_clips', 'evaluate', 'summary']
 
-# %% ../nbs/17_pipeline.ipynb #78bde858
+# %% ../nbs/17_pipeline.ipynb #c0d6aae4
 import copy
 import os
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from .data import (clip_windows, extract_clips, index_videos, left_out, make_spl
 from .detector import (ClipScore, Detector, DetectorConfig, best_device, change, load_detector, make_config, parts_of,
                              save_detector, save_tensors, versions)
 from .evaluation import (audit_warnings, auc_table, evaluate_results, gaussian_control, leading_silence, loudness_db,
-                               protocol_table, read_metrics, scalar_controls, threshold_at, write_metrics, write_results)
+                               protocol_table, read_metrics, scalar_controls, threshold_of, write_metrics, write_results)
 from .localisation import localisation_table, localise, partly_forged, plot_localisation
 from .manifest import read_periods
 from .media import FPS, MediaError, atomic_path, probe
@@ -289,7 +289,7 @@ def control_scores(
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes']].merge(seen[told], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
-# %% ../nbs/17_pipeline.ipynb #b42018a7
+# %% ../nbs/17_pipeline.ipynb #44ed33c2
 @dataclass
 class Evaluation:
     "What an evaluation found."
@@ -355,8 +355,7 @@ def evaluate(
     "Score, measure, and write the table of results, metrics, figures and `results.html`; raises nothing for videos that cannot be scored."
     save_dir = Path(save_dir)
     results, control, scored = score_table(detector, prepared, None if split == 'all' else SCORED, controls)
-    calibration = detector.calibration.cpu().numpy()
-    threshold = threshold_at(calibration, false_alarm, detector.calibration_people.tolist()) if len(calibration) else None
+    threshold = threshold_of(detector, false_alarm)
     meta = dict(seed=seed, manifest_hash=split_hash(prepared.manifest.assign(split='')), split_hash=split_hash(prepared.manifest),
                 data=prepared.data_dir.name, versions=versions(), config=asdict(detector.cfg),
                 **{k: detector.about[k] for k in ('training', 'sentinels', 'training_clips') if k in detector.about})
@@ -368,8 +367,10 @@ def evaluate(
                 save_dir/'evaluation_results.png')
     save_figure(plot_auc_by_group(metrics), save_dir/'controls.png')
     rows = results[results.score.notna() & ((split == 'all') | (results.split == split))]
-    seen = localisation and localise_clips(detector, prepared.manifest[prepared.manifest.path.isin(rows.path)], scored,
-                                           pd.concat([prepared.usable(s) for s in rows.split.unique()] or [rows]), localisation, seed)
+    seen = {}
+    if localisation and len(rows):
+        entries = pd.concat([prepared.usable(s) for s in rows.split.unique()])
+        seen = localise_clips(detector, prepared.manifest[prepared.manifest.path.isin(rows.path)], scored, entries, localisation, seed)
     if seen:
         with atomic_path(save_dir/'localisation.csv') as temporary: localisation_table(seen).to_csv(temporary, float_format='%.5g')
         save_figure(plot_localisation(seen), save_dir/'localisation.png')

@@ -7,7 +7,7 @@ __all__ = ['LOOPS', 'STYLE', 'ENVIRONMENT', 'PAGE', 'BODY', 'TABLE', 'FIGURES', 
            'plot_evidence', 'loop', 'data_url', 'Report', 'write_page', 'examine', 'judge', 'provenance', 'videos_of',
            'write_table', 'write_reports', 'write_results_page']
 
-# %% ../nbs/14_report.ipynb #1f5e4ed9
+# %% ../nbs/14_report.ipynb #94f07900
 import base64
 import io
 import os
@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from .cache import StoredClip, file_digest
 from .detector import MAX_SECONDS, ClipScore, Detector, score_file, versions
-from .evaluation import Threshold, auc_table, p_value, protocol_table, read_metrics, threshold_at
+from .evaluation import Threshold, auc_table, p_value, protocol_table, read_metrics, threshold_of
 from .manifest import list_videos
 from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, probe, write_video
 from .plots import new_figure, plot_delay_distribution, plot_timeline, robust_limits
@@ -241,7 +241,7 @@ def write_page(
     with atomic_path(path) as temporary: temporary.write_text(PAGE.render(title=title, style=STYLE, body=body), 'utf-8', 'replace')
     return Path(path)
 
-# %% ../nbs/14_report.ipynb #9e0b027b
+# %% ../nbs/14_report.ipynb #008b95f0
 def examine(
     detector: Detector,
     path: Path | str,
@@ -249,12 +249,12 @@ def examine(
     max_seconds: float = MAX_SECONDS,  # a longer video is refused
 ) -> Report:  # never raises for a bad file
     "Score one video and keep the evidence; raises `ValueError` when the detector is not calibrated."
-    if not len(detector.calibration): raise ValueError('the detector is not calibrated: it cannot give a verdict')
-    calibration = detector.calibration.cpu().numpy()
-    about, threshold = provenance(detector, path), threshold_at(calibration, false_alarm, detector.calibration_people.tolist())
+    threshold = threshold_of(detector, false_alarm)
+    if threshold is None: raise ValueError('the detector is not calibrated: it cannot give a verdict')
+    about = provenance(detector, path)
     try: score, clip = score_file(detector, path, max_seconds)
     except MediaError as error: return Report(Verdict(str(path), reason=f'{error.reason}: {error.detail}'.rstrip(': ')), about, threshold)
-    verdict = Verdict(str(path), score.score, p_value(score.score, calibration),
+    verdict = Verdict(str(path), score.score, p_value(score.score, detector.calibration.cpu().numpy()),
                       'anomalous' if score.score > threshold.value else 'authentic-like', threshold.false_alarm,
                       [(a, b) for a, b, _ in score.spans()], round(1000 * score.delay / FPS), score.delay_probability, clip.meta['face_fraction'])
     return Report(verdict, about, threshold, score, clip)

@@ -7,7 +7,7 @@ __all__ = ['REACH', 'CORRUPTIONS', 'SCORE_COLUMNS', 'shrink', 'blur', 'noise', '
            'resample', 'amplify', 'in_picture', 'in_sound', 'in_file', 'move_sound', 'Corruption', 'corrupt', 'run_of',
            'read_scores', 'score_corrupted', 'corrupted_scores', 'robustness_table', 'plot_robustness', 'robustness']
 
-# %% ../nbs/16_robustness.ipynb #2deed994
+# %% ../nbs/16_robustness.ipynb #3ec73761
 import csv
 import hashlib
 import json
@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from .detector import Detector, score_file
-from .evaluation import bootstrap_auc, threshold_at
+from .evaluation import bootstrap_auc, threshold_of
 from .media import SAMPLES_PER_FRAME, MediaError, atomic_path, read_audio, stream_frames, write_video
 from .plots import COLOURS, MARK, new_figure, save_figure, say
 
@@ -364,7 +364,7 @@ def plot_robustness(
     fig.align_ylabels()
     return fig
 
-# %% ../nbs/16_robustness.ipynb #60693f22
+# %% ../nbs/16_robustness.ipynb #e5f4862f
 def robustness(
     detector: Detector,
     videos: pd.DataFrame,  # a row a video: path below data_dir, label (0 authentic, 1 forged), source (whose face it is)
@@ -380,10 +380,8 @@ def robustness(
     unknown = [n for n in names if n not in CORRUPTIONS]
     if unknown or not names: raise ValueError(f"names: {', '.join(map(repr, unknown)) or 'none given'}; there are {', '.join(CORRUPTIONS)}")
     if lacking := [c for c in ('path', 'label', 'source') if c not in videos]: raise ValueError(f"videos: no column {', '.join(lacking)}")
-    threshold = None
-    if len(detector.calibration): threshold = threshold_at(detector.calibration.cpu().numpy(), false_alarm).value
     scores = corrupted_scores(detector, videos, data_dir, names, severities, seed, save_dir)
-    table = robustness_table(scores, videos, threshold)
+    table = robustness_table(scores, videos, getattr(threshold_of(detector, false_alarm), 'value', None))
     if save_dir is not None:
         with atomic_path(Path(save_dir)/'robustness.csv') as temporary: table.to_csv(temporary, index=False)
         save_figure(plot_robustness(table), Path(save_dir)/'robustness.png')

@@ -217,7 +217,7 @@ def schedule(
     if step < rising: return (step + 1) / rising
     return .5 * (1 + math.cos(math.pi * min(1., (step - rising) / max(1, total - rising))))
 
-# %% ../nbs/11_training.ipynb #34a0d44f
+# %% ../nbs/11_training.ipynb #fac3e308
 OUT_OF_MEMORY = ('the GPU ran out of memory with batch_size = {}. Lower batch_size (and raise accumulation to keep the '
                  'product), vis_num_frames, vis_image_size or max_shift; choose preset="small"; or set auto_batch_size')
 
@@ -281,17 +281,18 @@ def fit(
                     if average: average.update_parameters(objective)
             losses.append(loss.item())
         module.eval()
-        current = copy.deepcopy(objective.state_dict())
-        if average: objective.load_state_dict(average.module.state_dict())
-        kept = copy.deepcopy(objective.state_dict())
+        current = objective.state_dict()
+        if average:  # its weights are judged, and kept if they are the best
+            current = copy.deepcopy(current)
+            objective.load_state_dict(average.module.state_dict())
         with torch.no_grad(): measured = validate()
-        objective.load_state_dict(current)
         row = dict(stage=stage, epoch=epoch + 1, step=(epoch + 1) * steps, train_loss=float(np.mean(losses)),
                    learning_rate=optimiser.param_groups[0]['lr'], seconds=time.perf_counter() - start, **measured)
         history.append(row)
         if row['validation_loss'] < progress.best_loss:
             progress.best_loss, progress.best_epoch = row['validation_loss'], epoch + 1
-            best = kept
+            best = copy.deepcopy(objective.state_dict())
+        if average: objective.load_state_dict(current)
         progress.epoch = epoch + 1
         progress.done = progress.epoch == epochs or progress.epoch - progress.best_epoch >= cfg.patience
         save_tensors(dict(fingerprint=fingerprint, progress=asdict(progress), history=history, best=best,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FPS', 'SAMPLE_RATE', 'SAMPLES_PER_FRAME', 'MAX_PIXELS', 'MAX_GAP', 'PIECE_BYTES', 'QUEUE_BYTES', 'REASONS',
-           'MediaError', 'check_audible', 'stream_media', 'stream_frames', 'read_audio', 'MediaInfo', 'probe',
-           'atomic_path', 'write_video']
+           'MediaError', 'check_audible', 'check_file', 'stream_media', 'stream_frames', 'read_audio', 'MediaInfo',
+           'probe', 'atomic_path', 'write_video']
 
 # %% ../nbs/00_media.ipynb #b351db83
 import os, stat, uuid
@@ -32,7 +32,7 @@ MAX_GAP = 60.  # seconds; timestamps that jump further are broken, and would hav
 PIECE_BYTES = 256 * 2**20  # decoded pixels handed out at once
 QUEUE_BYTES = 256 * 2**20  # undecoded packets that wait in line while one stream is behind the other
 
-# %% ../nbs/00_media.ipynb #6984114f
+# %% ../nbs/00_media.ipynb #a04441ed
 REASONS = {
     'missing': 'there is no such file; check the path',
     'not a file': 'this is a folder, a device or a pipe; give the path of a video file',
@@ -49,6 +49,9 @@ REASONS = {
     'no face': 'too few frames show a face; give a clip in which the speaker is seen',
     'silent': 'the sound track holds no sound; give a clip in which the speaker is heard',
     'unwritable': 'the video could not be written; check the folder, the free space and the name of the codec',
+    'decoder crash': 'the process that read it died; convert the file to mp4, or give the machine more memory',
+    'time limit': 'reading it took too long; convert the file to mp4, or raise the time limit',
+    'unexpected error': 'something failed that should not; please report it with the file',
 }
 
 class MediaError(Exception):
@@ -75,7 +78,18 @@ def check_audible(
     "Raise `MediaError` ('silent') for a sound track without sound"
     if peak < 1e-4: raise MediaError(path, 'silent', f'no sample above {peak:.0e} of 1')
 
-# %% ../nbs/00_media.ipynb #d6bb7ad4
+# %% ../nbs/00_media.ipynb #45be1179
+def check_file(
+    path: Path,
+):
+    "Raise `MediaError` for what is not a regular file with something in it"
+    try: status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError): raise MediaError(path, 'missing') from None
+    except ValueError as e: raise MediaError(path, 'missing', _explain(e)) from None  # a null byte in the name
+    if not stat.S_ISREG(status.st_mode): raise MediaError(path, 'not a file')
+    if status.st_size == 0: raise MediaError(path, 'empty file')
+
+# %% ../nbs/00_media.ipynb #c4e9cd99
 def _explain(e: Exception) -> str:
     "An exception's message in one short line, without path and error number"
     return ' '.join(str(getattr(e, 'strerror', None) or e or type(e).__name__).split())[:200]
@@ -86,20 +100,12 @@ def _guard(path, reason='unreadable'):
     try: yield
     except (av.error.FFmpegError, av.codec.codec.UnknownCodecError, OSError, MemoryError) as e: raise MediaError(path, reason, _explain(e)) from e
 
-def _check_file(path):
-    "Raise for what is not a regular file with something in it"
-    try: status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError): raise MediaError(path, 'missing') from None
-    except ValueError as e: raise MediaError(path, 'missing', _explain(e)) from None  # a null byte in the name
-    if not stat.S_ISREG(status.st_mode): raise MediaError(path, 'not a file')
-    if status.st_size == 0: raise MediaError(path, 'empty file')
-
 def _check_size(path, width: int, height: int):
     if width * height > MAX_PIXELS: raise MediaError(path, 'too large', f'{width}x{height}')
 
 def _open(path):
     "Open the container; with 'file:' and the whitelist a name or a playlist cannot make FFmpeg open something else"
-    _check_file(path)
+    check_file(path)
     try: return av.open(f'file:{os.fspath(path)}', metadata_errors='replace', options={'protocol_whitelist': 'file'})
     except (av.error.FFmpegError, ValueError) as e:
         with open(path, 'rb') as f: head = f.read(12)
@@ -125,11 +131,12 @@ def _pick(container, path) -> tuple:
     for s in (video, audio): s.codec_context.thread_count = 1  # files are read in parallel, not the frames of one
     return video, audio
 
-# %% ../nbs/00_media.ipynb #368496c7
+# %% ../nbs/00_media.ipynb #41c213ac
 class _Track:
     "One stream of an open file: its packets in line, and how far it reaches"
-    def __init__(self, stream, path):
+    def __init__(self, stream, path, ordered=False):
         self.stream, self.path, self.queue, self.keep = stream, path, deque(), True
+        self.order = deque() if ordered else None  # times of packets that were sent to the decoder, where frames have none of their own
         self.start, self.end = None, -np.inf  # seconds on the file's clock
         self.packets = self.errors = self.samples = 0
         self.last, self.done = None, False  # time of the last decoded frame; whether all are decoded
@@ -145,27 +152,37 @@ class _Track:
             ticks = packet.dts if packet.pts is None else packet.pts
             if ticks is not None:
                 t = self.seconds(ticks)
-                if t > self.end + MAX_GAP and self.packets > 1:
+                if t > self.end + MAX_GAP and np.isfinite(self.end):
                     raise MediaError(self.path, 'damaged', f'the {self.stream.type} timestamps jump from {self.end:.1f} to {t:.1f} s')
                 self.end = max(self.end, t + (self.seconds(packet.duration) if packet.duration else self.step))
         if self.keep: self.queue.append(packet)
 
-    def time_of(self, frame) -> float:
-        "When `frame` is due; one that has no timestamp (as in AVI) follows the one before it"
-        if frame.pts is not None: self.last = self.seconds(frame.pts)
-        elif self.last is None: self.last = self.seconds(self.stream.start_time or 0)
-        else: self.last += self.samples / frame.sample_rate if self.stream.type == 'audio' else self.step
+    def decode(self, packet) -> list:
+        "The frames that come out when `packet` goes in; one that does not decode is counted"
+        if self.order is not None and packet is not None and packet.size and packet.dts is not None: self.order.append(self.seconds(packet.dts))
+        try: return self.stream.decode(packet)
+        except av.error.EOFError: return []  # asked again after the last frame
+        except (av.error.FFmpegError, ValueError):
+            self.errors += 1
+            if self.order: self.order.pop()
+            return []
+
+    def time_of(self, frame) -> float | None:
+        "When `frame` is due; one that has no timestamp follows the one before it, and at the beginning is due never"
+        if self.order is not None: self.last = self.order.popleft() if self.order else None if self.last is None else self.last + self.step
+        elif frame.pts is not None: self.last = self.seconds(frame.pts)
+        elif self.last is not None: self.last += self.samples / frame.sample_rate if self.stream.type == 'audio' else self.step
         self.samples = frame.samples if self.stream.type == 'audio' else 0
         return self.last
 
-# %% ../nbs/00_media.ipynb #2fa0bb1a
+# %% ../nbs/00_media.ipynb #b6519aec
 class _File:
     "An open file, read once from front to back"
     def __init__(self, path):
         self.path, self.container = path, _open(path)
         try: video, audio = _pick(self.container, path)
         except BaseException: self.container.close(); raise
-        self.video, self.audio = _Track(video, path), _Track(audio, path)
+        self.video, self.audio = _Track(video, path, 'avi' in self.container.format.name), _Track(audio, path)
         self.tracks = {video.index: self.video, audio.index: self.audio}
         self.source = self.container.demux(video, audio)
         self.finished, self.broken, self.overfull, self.waiting = False, '', False, 0
@@ -191,19 +208,16 @@ class _File:
 
     def nothing(self, kind: str) -> str: return f'no {kind} decodes' + self.overfull * f' in its first {QUEUE_BYTES / 2**20:.0f} MB'
 
-# %% ../nbs/00_media.ipynb #04eece9c
+# %% ../nbs/00_media.ipynb #544fbc63
 def _decoded(file: _File, track: _Track) -> Iterator[tuple]:
     "Decoded frames of one stream with their times; a packet that does not decode is counted and passed over"
     while not track.done:
         while not track.queue and file.pump(): pass
         packet = track.queue.popleft() if track.queue else None
         track.done = packet is None
-        try: decoded = track.stream.decode(packet)
-        except av.error.EOFError: decoded = []  # asked again after the last frame
-        except (av.error.FFmpegError, ValueError): decoded, track.errors = [], track.errors + 1
-        for frame in decoded:
+        for frame in track.decode(packet):
             track.errors += bool(frame.is_corrupt)
-            yield track.time_of(frame), frame
+            if (t := track.time_of(frame)) is not None: yield t, frame
 
 # %% ../nbs/00_media.ipynb #0dab11bf
 def _upright(frame) -> tuple:  # (transpose, flip left-right, flip up-down)
@@ -332,7 +346,7 @@ class _Sound:
         while self.next is not None and self.samples.filled < i + n: self.decode()
         return self.samples.take(i, n)
 
-# %% ../nbs/00_media.ipynb #ec244a7a
+# %% ../nbs/00_media.ipynb #34195b35
 def _check_length(file):
     "Is as much there as was declared?"
     if not file.finished or file.overfull: return
@@ -346,6 +360,7 @@ def _check_length(file):
         if length: start, length = track.seconds(start), track.seconds(length)
         else:  # one length for the file is that of its longest stream
             start, length = ((n or 0) / av.time_base for n in (file.container.start_time, file.container.duration))
+            if 'matroska' in names: start = 0.  # which writes down when it ends
             end = max(end, file.video.end, file.audio.end)
         there = max(end - start, 0)
         if there < .9 * length and length - there > .5:

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SCORED', 'make_configs', 'known_settings', 'cache_home', 'Prepared', 'prepare', 'split_usable', 'prepare_for',
            'stream_statistics', 'train_controls', 'save_controls', 'load_controls', 'train', 'trained_on', 'calibrate',
-           'score_table', 'measure_controls', 'file_facts', 'control_scores', 'Evaluation', 'examples', 'sample_clips',
+           'score_table', 'measure_controls', 'control_scores', 'Evaluation', 'examples', 'sample_clips',
            'localise_clips', 'evaluate', 'summary']
 
-# %% ../nbs/17_pipeline.ipynb #c0d6aae4
+# %% ../nbs/17_pipeline.ipynb #bc311bdd
 import copy
 import os
 from dataclasses import asdict, dataclass
@@ -21,13 +21,13 @@ from tqdm.auto import tqdm
 
 from .data import (clip_windows, extract_clips, index_videos, left_out, make_splits, open_clip, save_split, split_hash,
                          split_table, trim_silence)
-from .detector import (ClipScore, Detector, DetectorConfig, best_device, change, load_detector, make_config, parts_of,
+from .detector import (ClipScore, Detector, DetectorConfig, best_device, change, load_detector, load_tensors, make_config, parts_of,
                              save_detector, save_tensors, versions)
 from .evaluation import (audit_warnings, auc_table, evaluate_results, gaussian_control, leading_silence, loudness_db,
                                protocol_table, read_metrics, scalar_controls, threshold_of, write_metrics, write_results)
 from .localisation import localisation_table, localise, partly_forged, plot_localisation
 from .manifest import read_periods
-from .media import FPS, MediaError, atomic_path, probe
+from .media import FPS, atomic_path
 from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves, save_figure
 from .report import write_results_page
 from .robustness import robustness
@@ -138,7 +138,7 @@ def prepare_for(
         prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
-# %% ../nbs/17_pipeline.ipynb #da629186
+# %% ../nbs/17_pipeline.ipynb #d273014e
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
@@ -180,7 +180,7 @@ def save_controls(controls: dict, path: Path):
 def load_controls(path: Path, config: DetectorConfig) -> dict:
     "Read controls; an empty dict if there are none."
     if not Path(path).is_file(): return {}
-    saved = torch.load(path, map_location='cpu', weights_only=True)
+    saved = load_tensors(path, 'a file of controls')
     random = Detector(change(config, vis_pretrained=False, aud_pretrained=False)).restore(saved['random_features'])
     return {**{k: saved[k].numpy() for k in ('audio_only', 'video_only')}, 'random_features': random.to(best_device()).eval()}
 
@@ -219,7 +219,7 @@ def calibrate(detector: Detector, prepared: Prepared, enough: int = 20):
     detector.calibration = torch.tensor([detector.score_clip(open_clip(e)).score for e in rows.entry])
     detector.calibration_people = torch.from_numpy(pd.factorize(rows.source)[0])
 
-# %% ../nbs/17_pipeline.ipynb #77a6453a
+# %% ../nbs/17_pipeline.ipynb #4e481504
 def score_table(
     detector: Detector,
     prepared: Prepared,
@@ -233,7 +233,7 @@ def score_table(
     for row in tqdm(usable.itertuples(), total=len(usable), desc='score', unit='clip', mininterval=5):
         clip = open_clip(row.entry)
         scored[row.path] = detector.score_clip(clip)
-        measured[row.path] = {**measure_controls(detector, clip, controls), **file_facts(prepared.data_dir/row.path)}
+        measured[row.path] = measure_controls(detector, clip, controls)
     result = lambda name: rows.path.map({p: getattr(s, name) for p, s in scored.items()})
     unscored = rows.reason.where(rows.reason != '', 'split not scored: ' + rows.split.astype(str)).where(~rows.path.isin(scored), '')
     results = rows[['path', 'category', 'method', 'source', 'target', 'split', 'label', 'seen_identity']].assign(
@@ -260,13 +260,6 @@ def measure_controls(
     return measured
 
 
-def file_facts(path: Path) -> dict:  # 'pixels' of a frame, 'format': codecs and rates; empty for a file that is no longer there
-    "What a file's making might give away."
-    try: info = probe(path)
-    except MediaError: return {}
-    return dict(pixels=info.width * info.height, format=f'{info.video_codec} {info.fps:.2f} {info.audio_codec} {info.sample_rate} {info.channels}')
-
-
 def control_scores(
     measured: dict,  # path -> what `measure_controls` says
     scored: dict,  # path -> ClipScore
@@ -283,10 +276,9 @@ def control_scores(
         if name in controls: found[name] = pd.Series(gaussian_control(controls[name], np.stack(seen[name].tolist())), seen.index)
     score = pd.Series({p: s.score for p, s in scored.items()})
     found['untrimmed'] = (seen['untrimmed'] if 'untrimmed' in seen else score).fillna(score)
-    if 'format' in seen and len(usual := seen.format.reindex(table.path[(table.label == 0) & (table.split != 'test')]).dropna()):
-        found['codec'] = -np.log((seen.format.map(usual.value_counts()).fillna(0) + 1) / (len(usual) + 1))  # how rare among authentic clips
-    told = [c for c in ('leading_silence', 'loudness', 'pixels') if c in seen]
-    scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes']].merge(seen[told], left_on='path', right_index=True)
+    usual = table.format[(table.label == 0) & (table.split != 'test') & (table.reason == '')].value_counts()
+    if len(usual): found['codec'] = -np.log((table.set_index('path').format[seen.index].map(usual).fillna(0) + 1) / (usual.sum() + 1))  # how rare among authentic clips
+    scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes', 'pixels']].merge(seen[['leading_silence', 'loudness']], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
 # %% ../nbs/17_pipeline.ipynb #44ed33c2

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['LOOPS', 'STYLE', 'ENVIRONMENT', 'PAGE', 'BODY', 'TABLE', 'FIGURES', 'RESULTS', 'Verdict', 'not_judged',
-           'plot_evidence', 'loop', 'data_url', 'Report', 'write_page', 'examine', 'judge', 'provenance', 'videos_of',
-           'write_table', 'write_reports', 'write_results_page']
+           'plot_evidence', 'loop', 'data_url', 'Report', 'write_page', 'report_on', 'promised', 'examine', 'judge',
+           'provenance', 'videos_of', 'write_table', 'write_reports', 'write_results_page']
 
-# %% ../nbs/14_report.ipynb #94f07900
+# %% ../nbs/14_report.ipynb #c1d6446e
 import base64
 import io
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,11 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-from .cache import StoredClip, file_digest
-from .detector import MAX_SECONDS, ClipScore, Detector, score_file, versions
+from .cache import MAX_SECONDS, StoredClip, extract_clip, extract_each
+from .detector import ClipScore, Detector, score_extracted, versions
 from .evaluation import Threshold, auc_table, p_value, protocol_table, read_metrics, threshold_of
 from .manifest import list_videos
-from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, probe, write_video
+from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, write_video
 from .plots import new_figure, plot_delay_distribution, plot_timeline, robust_limits
 
 # %% ../nbs/14_report.ipynb #42de5863
@@ -241,7 +243,33 @@ def write_page(
     with atomic_path(path) as temporary: temporary.write_text(PAGE.render(title=title, style=STYLE, body=body), 'utf-8', 'replace')
     return Path(path)
 
-# %% ../nbs/14_report.ipynb #008b95f0
+# %% ../nbs/14_report.ipynb #76a0ff36
+def report_on(
+    detector: Detector,
+    path: Path | str,
+    row: dict,  # what `extract_clip` made of it
+    threshold: Threshold,
+) -> Report:
+    "Score a video that was extracted, and keep the evidence."
+    about = provenance(detector, path, row)
+    try: score, clip = score_extracted(detector, path, row)
+    except MediaError as error: return Report(Verdict(str(path), reason=f'{error.reason}: {error.detail}'.rstrip(': ')), about, threshold)
+    verdict = Verdict(str(path), score.score, p_value(score.score, detector.calibration.cpu().numpy()),
+                      'anomalous' if score.score > threshold.value else 'authentic-like', threshold.false_alarm,
+                      [(a, b) for a, b, _ in score.spans()], round(1000 * score.delay / FPS), score.delay_probability, clip.meta['face_fraction'])
+    return Report(verdict, about, threshold, score, clip)
+
+
+def promised(
+    detector: Detector,
+    false_alarm: float,  # share of authentic clips that may be called anomalous
+) -> Threshold:
+    "The detector's threshold; raises `ValueError` when it is not calibrated."
+    threshold = threshold_of(detector, false_alarm)
+    if threshold is None: raise ValueError('the detector is not calibrated: it cannot give a verdict')
+    return threshold
+
+
 def examine(
     detector: Detector,
     path: Path | str,
@@ -249,15 +277,11 @@ def examine(
     max_seconds: float = MAX_SECONDS,  # a longer video is refused
 ) -> Report:  # never raises for a bad file
     "Score one video and keep the evidence; raises `ValueError` when the detector is not calibrated."
-    threshold = threshold_of(detector, false_alarm)
-    if threshold is None: raise ValueError('the detector is not calibrated: it cannot give a verdict')
-    about = provenance(detector, path)
-    try: score, clip = score_file(detector, path, max_seconds)
-    except MediaError as error: return Report(Verdict(str(path), reason=f'{error.reason}: {error.detail}'.rstrip(': ')), about, threshold)
-    verdict = Verdict(str(path), score.score, p_value(score.score, detector.calibration.cpu().numpy()),
-                      'anomalous' if score.score > threshold.value else 'authentic-like', threshold.false_alarm,
-                      [(a, b) for a, b, _ in score.spans()], round(1000 * score.delay / FPS), score.delay_probability, clip.meta['face_fraction'])
-    return Report(verdict, about, threshold, score, clip)
+    threshold = promised(detector, false_alarm)
+    folder = tempfile.TemporaryDirectory(prefix='avfake-')
+    report = report_on(detector, path, extract_clip(path, folder.name, detector.cfg.mouth, max_seconds=max_seconds), threshold)
+    weakref.finalize(report, folder.cleanup)  # the report reads the clip when it is shown
+    return report
 
 
 def judge(
@@ -272,16 +296,14 @@ def judge(
 def provenance(
     detector: Detector,
     path: Path | str,
+    row: dict,  # what `extract_clip` made of it
 ) -> dict[str, str]:  # what -> value
     "What was looked at, with what: enough to look again."
     found = {'file': str(path)}
-    try:
-        info = probe(path)
+    if info := row['info']:
         found |= {'length': f'{info.seconds:.2f} s', 'picture': f'{info.width}x{info.height}, {info.fps:.3g} frames a second, {info.video_codec}',
                   'sound': f'{info.sample_rate} Hz, {info.channels} channel{"s" * (info.channels > 1)}, {info.audio_codec}', 'size': f'{info.size_bytes:,} bytes'}
-    except MediaError: pass
-    try: found['SHA-256 of the file'] = file_digest(path)
-    except OSError: pass
+    if row['digest']: found['SHA-256 of the file'] = row['digest']
     about, cfg = detector.about, detector.cfg
     if detector.digest: found['SHA-256 of the detector'] = detector.digest
     if 'training_clips' in about: found['trained on'] = f"{about['training_clips']} authentic clips, split {about['split_hash'][:12]}, seed {about['seed']}"
@@ -289,7 +311,7 @@ def provenance(
     found['versions'] = ', '.join(f'{k} {v}' for k, v in versions().items())
     return found
 
-# %% ../nbs/14_report.ipynb #a18e9856
+# %% ../nbs/14_report.ipynb #4e0d4186
 TABLE = ENVIRONMENT.from_string("""<div class="avfake">
 <h1>{{ title }}</h1>
 <p>{{ counts }}</p>
@@ -346,18 +368,21 @@ def write_reports(
     out: Path | str | None = None,  # a page (.html) for one video, or a folder of pages; None writes nothing
     false_alarm: float = 0.05,
 ) -> Iterator[Verdict]:  # of each video, as soon as its page is written
-    "Examine videos one after the other; in a folder `index.html` leads to the page of each, and grows as they come."
+    "Examine videos one after the other, each opened in a process of its own; in a folder `index.html` leads to the page of each, and grows as they come."
     videos, done = list(videos_of(paths)), []
     single = out is not None and Path(out).suffix == '.html'
     if single and len(videos) > 1: raise ValueError(f'{out}: one page holds one video, and there are {len(videos)}; name a folder instead')
-    for i, path in enumerate(videos):
-        report = examine(detector, path, false_alarm)
-        if single: report.save(Path(out))
-        elif out is not None:
-            page = report.save(Path(out)/f'{i + 1:05d}.html')
-            done.append((report.verdict, report.thumbnail(), page.name))
-            write_table(done, Path(out)/'index.html')
-        yield report.verdict
+    threshold = promised(detector, false_alarm)
+    with tempfile.TemporaryDirectory(prefix='avfake-') as folder:
+        for i, (path, row) in enumerate(zip(videos, extract_each(videos, folder, detector.cfg.mouth))):
+            report = report_on(detector, path, row, threshold)
+            if single: report.save(Path(out))
+            elif out is not None:
+                page = report.save(Path(out)/f'{i + 1:05d}.html')
+                done.append((report.verdict, report.thumbnail(), page.name))
+                write_table(done, Path(out)/'index.html')
+            shutil.rmtree(f'{folder}/{i}', ignore_errors=True)  # its clip
+            yield report.verdict
 
 # %% ../nbs/14_report.ipynb #32ffca88
 FIGURES = {'evaluation_results.png': 'Scores', 'controls.png': 'Controls', 'robustness.png': 'Robustness', 'localisation.png': 'Localisation',

@@ -9,7 +9,7 @@ __all__ = ['TRAIN_PRESETS', 'OUT_OF_MEMORY', 'TrainConfig', 'make_train_config',
            'train_sync', 'fingerprint', 'window_features', 'measure_usual', 'train_density', 'score_by_shift',
            'score_rise', 'train_detector', 'TrainingLog']
 
-# %% ../nbs/11_training.ipynb #26dc3531
+# %% ../nbs/11_training.ipynb #b8204483
 import copy
 import hashlib
 import json
@@ -31,7 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from .data import TrainWindows, clip_windows, load_clip, make_loader
-from .detector import Detector, DetectorConfig, change, save_tensors
+from .detector import Detector, DetectorConfig, change, load_tensors, save_tensors
 from .autoregressive import DensityConfig, effective_rank
 from .forgeries import shift_sound
 from .streams import check_ranges
@@ -217,7 +217,7 @@ def schedule(
     if step < rising: return (step + 1) / rising
     return .5 * (1 + math.cos(math.pi * min(1., (step - rising) / max(1, total - rising))))
 
-# %% ../nbs/11_training.ipynb #fac3e308
+# %% ../nbs/11_training.ipynb #74a24ca9
 OUT_OF_MEMORY = ('the GPU ran out of memory with batch_size = {}. Lower batch_size (and raise accumulation to keep the '
                  'product), vis_num_frames, vis_image_size or max_shift; choose preset="small"; or set auto_batch_size')
 
@@ -311,8 +311,8 @@ def random_state() -> dict:
 
 def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None, average=None) -> tuple[Progress, list, dict]:
     "Put everything back as the checkpoint has it; raises ValueError when it belongs to another run."
-    saved = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    if saved['fingerprint'] != fingerprint:
+    saved = load_tensors(checkpoint)
+    if saved.get('fingerprint') != fingerprint:
         raise ValueError(f'{checkpoint} was written by a run with other settings or other clips: choose another save_dir, '
                          'or delete it to start over')
     objective.load_state_dict(saved['model']), optimiser.load_state_dict(saved['optimiser'])

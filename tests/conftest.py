@@ -1,14 +1,32 @@
 """What all tests share. The environment is set before anything imports torch, and handed on to the processes they start."""
-import os
+import os, tempfile
 from pathlib import Path
 
 import pytest
+
+from reliability import COUNTS, said
 
 ROOT = Path(__file__).resolve().parent.parent
 
 for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS': os.environ[name] = '1'  # tests run side by side
 os.environ.setdefault('MPLBACKEND', 'agg')
 if os.environ.get('AVFAKE_DATA'): os.environ['AVFAKE_DATA'] = os.path.abspath(os.environ['AVFAKE_DATA'])
+
+
+def pytest_configure(config):
+    if hasattr(config, 'workerinput'): return  # a process of pytest-xdist, which has it from the first
+    handle, os.environ[COUNTS] = tempfile.mkstemp(prefix='avfake-counts-')
+    os.close(handle)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if lines := said(os.environ[COUNTS]):
+        terminalreporter.section('reliability')
+        for line in lines: terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, 'workerinput'): Path(os.environ[COUNTS]).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope='session')

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, check_audible, check_file, probe
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
-# %% ../nbs/04_cache.ipynb #f8ef630e
+# %% ../nbs/04_cache.ipynb #8b9441de
 CACHE_VERSION = 3  # of the entries' format and of what they hold: raise it when either changes
 MAX_SECONDS = 9000.  # two and a half hours: a longer video is left out
 _AUDIO_SCALE = 2**14  # decoded sound may exceed 1: samples are kept with headroom for +-2
@@ -49,21 +49,22 @@ def write_clip(
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, 'w') as z:
         for piece in pieces:
             crops = [cv2.imencode('.jpg', c[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for c in piece.crops]
-            name, ends = f'{len(lengths):05d}', np.cumsum([0, *map(len, crops)]).astype('<u4')
+            name, ends = f'{len(lengths):05d}', np.cumsum([*map(len, crops)])
+            places = np.stack([ends, [zlib.crc32(c) for c in crops]], 1).astype('<u4')  # zip's own checksum is of all crops together
             pcm = np.clip(np.round(piece.audio*_AUDIO_SCALE), -2**15, 2**15 - 1).astype('<i2')
-            z.writestr(f'{name}.jpg', b''.join(crops))
-            z.writestr(f'{name}.ends', ends.tobytes())
-            z.writestr(f'{name}.found', piece.found.astype(np.uint8).tobytes())
-            z.writestr(f'{name}.pcm', pcm.tobytes(), zipfile.ZIP_DEFLATED)
+            z.writestr(zipfile.ZipInfo(f'{name}.jpg'), b''.join(crops))  # a ZipInfo has no date: the same clip gives the same bytes
+            z.writestr(zipfile.ZipInfo(f'{name}.places'), places.tobytes())
+            z.writestr(zipfile.ZipInfo(f'{name}.found'), piece.found.astype(np.uint8).tobytes())
+            z.writestr(zipfile.ZipInfo(f'{name}.pcm'), pcm.tobytes(), zipfile.ZIP_DEFLATED)
             lengths.append(len(crops)); found += int(piece.found.sum())
             peak = max(peak, float(np.abs(piece.audio).max(initial=0)))
         n = sum(lengths)
         meta = dict(about, version=CACHE_VERSION, frames=n, pieces=lengths, seconds=n/FPS, peak=peak,
                     face_fraction=found/max(n, 1))
-        z.writestr('meta.json', json.dumps(meta))
+        z.writestr(zipfile.ZipInfo('meta.json'), json.dumps(meta))
     return meta
 
-# %% ../nbs/04_cache.ipynb #d97a00c4
+# %% ../nbs/04_cache.ipynb #e2fefade
 @dataclass(frozen=True)
 class StoredClip:
     "A clip in the cache; frames and sound are read when asked for."
@@ -74,17 +75,16 @@ class StoredClip:
     def n_frames(self) -> int: return self.meta['frames']
 
     def _read(self, start, stop, read, empty):
-        "What `read(zip, piece, from, to)` makes of each piece between two frames."
+        "What `read(zip, piece, its frames, from, to)` makes of each piece between two frames."
         (start, stop, _), begin, parts = slice(start, stop).indices(self.n_frames), 0, []
         try:
             with zipfile.ZipFile(self.path) as z:
                 for i, n in enumerate(self.meta['pieces']):
                     a, b = max(start - begin, 0), min(stop - begin, n)
-                    if a < b: parts.append(read(z, f'{i:05d}', a, b))
+                    if a < b: parts.append(read(z, f'{i:05d}', n, a, b))
                     begin += n
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, cv2.error) as e:
-            raise CacheError(f'{self.path}: the cache entry is damaged ({e}); extract it again') from e
-        return np.concatenate(parts) if parts else empty
+            return np.concatenate(parts) if parts else empty
+        except _UNREADABLE as e: raise CacheError(f'{self.path}: the cache entry is damaged ({e}); extract it again') from e
 
     def frames(self, start: int = None, stop: int = None) -> np.ndarray:  # [n, size, size, 3] uint8 RGB
         "Mouth crops of a stretch of the clip."
@@ -92,33 +92,44 @@ class StoredClip:
 
     def audio(self, start: int = None, stop: int = None) -> np.ndarray:  # [n*640] float32
         "Sound of a stretch of the clip, in frames."
-        def read(z, name, a, b): return np.frombuffer(z.read(f'{name}.pcm'), '<i2')[a*SAMPLES_PER_FRAME:b*SAMPLES_PER_FRAME]
+        def read(z, name, n, a, b): return _member(z, f'{name}.pcm', '<i2', n*SAMPLES_PER_FRAME)[a*SAMPLES_PER_FRAME:b*SAMPLES_PER_FRAME]
         return self._read(start, stop, read, np.zeros(0)).astype(np.float32)/_AUDIO_SCALE
 
     def found(self, start: int = None, stop: int = None) -> np.ndarray:  # [n] bool
         "In which frames the face was found."
-        def read(z, name, a, b): return np.frombuffer(z.read(f'{name}.found'), np.uint8)[a:b].astype(bool)
+        def read(z, name, n, a, b): return _member(z, f'{name}.found', np.uint8, n)[a:b].astype(bool)
         return self._read(start, stop, read, np.zeros(0, bool))
 
-def _read_crops(z, name, a, b):
-    ends = np.frombuffer(z.read(f'{name}.ends'), '<u4').astype(int)
-    with z.open(f'{name}.jpg') as f:
-        f.seek(ends[a])
-        data = np.frombuffer(f.read(ends[b] - ends[a]), np.uint8)
-    at = ends[a:b + 1] - ends[a]
-    return np.stack([cv2.imdecode(data[i:j], cv2.IMREAD_COLOR_RGB) for i, j in zip(at[:-1], at[1:])])
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, cv2.error)  # what zipfile raises
 
-# %% ../nbs/04_cache.ipynb #94e5d97f
+def _member(z, name, dtype, n):
+    "An array of `n` from the zip; what is of another size is not unpacked."
+    if (size := z.getinfo(name).file_size) != n*np.dtype(dtype).itemsize: raise ValueError(f'{name} has {size} bytes')
+    return np.frombuffer(z.read(name), dtype)
+
+def _read_crops(z, name, n, a, b):
+    ends, sums = _member(z, f'{name}.places', '<u4', 2*n).reshape(n, 2).astype(int).T
+    starts = np.r_[0, ends[:-1]]
+    with z.open(f'{name}.jpg') as f:
+        f.seek(starts[a])
+        data = f.read(ends[b - 1] - starts[a])
+    crops = [data[i:j] for i, j in zip(starts[a:b] - starts[a], ends[a:b] - starts[a])]
+    if [zlib.crc32(c) for c in crops] != list(sums[a:b]): raise ValueError(f'the pictures of {name} are not those that were stored')
+    return np.stack([cv2.imdecode(np.frombuffer(c, np.uint8), cv2.IMREAD_COLOR_RGB) for c in crops])
+
+# %% ../nbs/04_cache.ipynb #e44fa688
 def open_clip(
     entry: Path,  # a cache entry
 ) -> StoredClip:
     "Open an entry and check that it is one."
     try:
         with zipfile.ZipFile(entry) as z: meta = json.loads(z.read('meta.json'))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as e:
-        raise CacheError(f'{entry}: not a cache entry, or a torn one ({e}); extract it again') from e
+    except (*_UNREADABLE, RecursionError) as e: raise CacheError(f'{entry}: not a cache entry, or a torn one ({e}); extract it again') from e
     if not isinstance(meta, dict) or meta.get('version') != CACHE_VERSION:
         raise CacheError(f'{entry}: not an entry of version {CACHE_VERSION}; extract it again')
+    pieces = meta.get('pieces')
+    if not isinstance(pieces, list) or not all(type(n) is int and n >= 0 for n in pieces) or meta.get('frames') != sum(pieces):
+        raise CacheError(f'{entry}: the cache entry contradicts itself; extract it again')
     return StoredClip(str(entry), meta)
 
 def load_clip(
@@ -149,7 +160,7 @@ def entry_path(
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return Path(cache_dir)/'clips'/key[:2]/f'{key}.zip'
 
-# %% ../nbs/04_cache.ipynb #72d4d4f0
+# %% ../nbs/04_cache.ipynb #4feee493
 def _row(meta, entry='', reason='', detail=''):
     keys = ('frames', 'seconds', 'face_fraction', 'size_bytes', 'bit_rate', 'pixels')
     return dict(entry=str(entry), **{k: meta.get(k, np.nan) for k in keys}, format=meta.get('format', ''), reason=reason, detail=detail)
@@ -167,7 +178,8 @@ def _stored(entry, retry=False):
     if retry: return None
     try: note = json.loads(entry.with_suffix('.json').read_text())
     except (OSError, ValueError): return None
-    return _row({}, reason=note['reason'], detail=note['detail']) if note.get('version') == CACHE_VERSION else None
+    known = isinstance(note, dict) and note.get('version') == CACHE_VERSION and note.get('reason') in REASONS
+    return _row({}, reason=note['reason'], detail=note.get('detail', '')) if known else None
 
 # %% ../nbs/04_cache.ipynb #980d799f
 class _Source:

@@ -628,7 +628,7 @@ def plain(
     if isinstance(value, (float, np.floating)): return float(value) if math.isfinite(value) else None
     return str(value)
 
-# %% ../nbs/12_evaluation.ipynb #236d27f2
+# %% ../nbs/12_evaluation.ipynb #20eb46a0
 def write_metrics(
     metrics: dict,  # from `evaluate_results`
     path: Path,  # usually save_dir/'metrics.json'
@@ -639,8 +639,11 @@ def write_metrics(
     return Path(path)
 
 def read_metrics(path: Path) -> dict:
-    "The metrics that `write_metrics` stored"
-    return json.loads(Path(path).read_text(encoding='utf-8'))
+    "The metrics that `write_metrics` stored; raises `ValueError` for another file"
+    try: metrics = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error: raise ValueError(f'{path}: not metrics that avfake has written ({error})') from error
+    if not isinstance(metrics, dict): raise ValueError(f'{path}: not metrics that avfake has written')
+    return metrics
 
 def write_results(
     results: pd.DataFrame,  # the results table

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOOPS', 'STYLE', 'ENVIRONMENT', 'PAGE', 'BODY', 'TABLE', 'FIGURES', 'RESULTS', 'Verdict', 'not_judged',
            'plot_evidence', 'loop', 'data_url', 'Report', 'write_page', 'report_on', 'promised', 'examine', 'judge',
-           'provenance', 'videos_of', 'write_table', 'write_reports', 'write_results_page']
+           'provenance', 'videos_of', 'write_table', 'write_reports', 'flat', 'write_results_page']
 
 # %% ../nbs/14_report.ipynb #c1d6446e
 import base64
@@ -384,7 +384,7 @@ def write_reports(
             shutil.rmtree(f'{folder}/{i}', ignore_errors=True)  # its clip
             yield report.verdict
 
-# %% ../nbs/14_report.ipynb #32ffca88
+# %% ../nbs/14_report.ipynb #eb8b9d6e
 FIGURES = {'evaluation_results.png': 'Scores', 'controls.png': 'Controls', 'robustness.png': 'Robustness', 'localisation.png': 'Localisation',
            'training_curves.png': 'Training'}  # file in the folder -> heading
 RESULTS = ENVIRONMENT.from_string("""<div class="avfake">
@@ -404,6 +404,13 @@ RESULTS = ENVIRONMENT.from_string("""<div class="avfake">
 """)
 
 
+def flat(
+    settings: dict,
+) -> Iterator[tuple]:  # name, value
+    "Settings by name, whatever part they belong to."
+    for name, value in settings.items(): yield from flat(value) if isinstance(value, dict) else [(name, value)]
+
+
 def write_results_page(
     save_dir: Path,  # of an evaluation; gets results.html
 ) -> Path:
@@ -420,6 +427,7 @@ def write_results_page(
     if (save_dir/'robustness.csv').is_file():
         tables['AUC under corruption, by severity'] = pd.read_csv(save_dir/'robustness.csv').pivot_table('auc', 'corruption', 'severity', sort=False).sort_index(axis=1)
     facts = {k.replace('_', ' '): metrics[k] for k in ('data', 'split', 'seed', 'split_hash', 'manifest_hash', 'training_clips') if k in metrics}
+    facts['settings'] = ', '.join(f'{k} {v}' for part in ('config', 'training') for k, v in flat(metrics.get(part, {})))
     facts['left out'] = ', '.join(f'{n} {reason}' for reason, n in counts['left_out'].items()) or 'none'
     facts['versions'] = ', '.join(f'{k} {v}' for k, v in metrics.get('versions', {}).items())
     return write_page(save_dir/'results.html', 'Evaluation', RESULTS.render(

@@ -213,6 +213,18 @@ def test_evaluate_one_class_only(finished, tmp_path, kind):
     assert (tmp_path/'out'/'evaluation_results.png').exists()
 
 
+def test_reproduce(finished):
+    "The notebook run again, with another number of workers: every score and the weights are the same to the last bit."
+    status, output = avfake(finished, 'reproduce', 'executed.ipynb', '--save_dir', 'again', '--workers', 2)
+    assert status == 0 and output.splitlines()[-1] == 'every score is the same to the last digit', output[-5000:]
+    import torch
+    one, other = (torch.load(finished/o/'best_model.pth', weights_only=True)['state_dict'] for o in ('out', 'again/results'))
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    status, output = avfake(finished, 'reproduce', 'videos/meta_data.csv')
+    assert status == 2
+    check_one_line(output, 'not a notebook')
+
+
 def train(here, *more):
     return avfake(here, 'train', '--data_dir', 'videos', '--save_dir', 'out', '--epochs', 1, '--workers', 1,
                   *(o for k, v in SETTINGS.items() for o in (f'--{k}', v)), *more)

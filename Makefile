@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install check-data-dir run test lab export clean-notebooks readme prepare constraints clean force
+.PHONY: help install check-data-dir run test test-reliability lab export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -116,6 +116,10 @@ run: check-data-dir $(READY)  ## Train on authentic clips, evaluate, draw: nbs/r
 
 test: $(READY)  ## Run every notebook and the tests in tests/, each a counted pytest case
 	@$(PY) -m pytest tests -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)
+
+RELIABILITY := $(addprefix tests/test_,hostile.py kills.py fuzz.py safety.py install.py end_to_end.py::test_reproduce)
+test-reliability: $(READY)  ## Hostile files, kills, full disks, fuzzing, installation: all of it, and the counts (half an hour)
+	@AVFAKE_RELIABILITY=full $(PY) -m pytest $(RELIABILITY) -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab $(ARGS)

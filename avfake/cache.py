@@ -6,7 +6,7 @@
 __all__ = ['CACHE_VERSION', 'MAX_SECONDS', 'CacheError', 'write_clip', 'StoredClip', 'open_clip', 'load_clip', 'file_digest',
            'entry_path', 'extract_clip', 'map_isolated', 'default_workers', 'extract_clips', 'extract_each', 'left_out']
 
-# %% ../nbs/04_cache.ipynb #2f09964c
+# %% ../nbs/04_cache.ipynb #64db453a
 import hashlib
 import json
 import multiprocessing as mp
@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, check_audible, check_file, probe
+from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, check_audible, check_file, probe, sweep
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
 # %% ../nbs/04_cache.ipynb #8b9441de
@@ -358,14 +358,7 @@ def default_workers() -> int:
     "Processes to use: one a core that this process may run on."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-# %% ../nbs/04_cache.ipynb #0ce38cf4
-def _sweep(cache_dir):
-    "Remove what killed workers left more than a day ago; younger files may belong to another run."
-    for f in Path(cache_dir).glob('clips/*/.*'):
-        try:
-            if time.time() - f.stat().st_mtime > 86_400: f.unlink()
-        except OSError: pass  # another run was faster
-
+# %% ../nbs/04_cache.ipynb #b34b65a7
 def _table(manifest, rows, min_frames):
     table = pd.DataFrame([dict(path=p, **rows[p]) for p in manifest.path],
                          columns=['path', *_row({})]).astype(dict.fromkeys(('entry', 'format', 'reason', 'detail'), object))
@@ -374,7 +367,7 @@ def _table(manifest, rows, min_frames):
     table.loc[short, 'reason'], table.loc[short, 'entry'] = 'too short', ''
     return table
 
-# %% ../nbs/04_cache.ipynb #24523b2a
+# %% ../nbs/04_cache.ipynb #6c3eae82
 def extract_clips(
     manifest: pd.DataFrame,  # its `path` column is used
     data_dir: Path,
@@ -389,7 +382,7 @@ def extract_clips(
 ) -> pd.DataFrame:  # a row a video: path, entry, frames, seconds, face_fraction, size_bytes, bit_rate, pixels of a picture, format (codecs and rates), reason, detail
     "Put every video of a manifest into the cache; those that cannot be used get a reason (a key of `REASONS`)."
     data_dir, digests, rows, todo = Path(data_dir), _Digests(cache_dir), {}, {}
-    _sweep(cache_dir)
+    sweep(Path(cache_dir)/'clips')
     for p in manifest.path:
         if p.startswith('/') or '..' in p.split('/'): raise ValueError(f'{p!r} leads out of data_dir')
         digest, seen = digests.get(data_dir/p)

@@ -7,7 +7,8 @@ __all__ = ['NEAR', 'SMALL', 'PRESETS', 'DetectorConfig', 'parts_of', 'change', '
            'ClipScore', 'answers', 'delays_over_time', 'attention', 'save_tensors', 'load_tensors', 'versions',
            'save_detector', 'best_device', 'load_detector', 'score_extracted', 'score_file']
 
-# %% ../nbs/10_detector.ipynb #72ec34ea
+# %% ../nbs/10_detector.ipynb #31df6d75
+import io
 import json
 import tempfile
 import weakref
@@ -321,13 +322,15 @@ def attention(
         for hook in hooks: hook.remove()
     return tuple(torch.cat(maps).mean(0).numpy() for maps in found.values())
 
-# %% ../nbs/10_detector.ipynb #dcd1dbc9
+# %% ../nbs/10_detector.ipynb #68637c32
 def save_tensors(
     content: dict,  # tensors, numbers, strings, lists and dicts
     path: Path,
 ):
     "`torch.save`, all or nothing."
-    with atomic_path(path) as temporary: torch.save(content, temporary)
+    buffer = io.BytesIO()  # torch's own writer does not say that the disk is full
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary: temporary.write_bytes(buffer.getbuffer())
 
 
 def load_tensors(

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FPS', 'SAMPLE_RATE', 'SAMPLES_PER_FRAME', 'MAX_PIXELS', 'MAX_GAP', 'PIECE_BYTES', 'CONTAINERS', 'QUEUE_BYTES',
            'REASONS', 'MediaError', 'check_audible', 'check_file', 'stream_media', 'stream_frames', 'read_audio',
-           'MediaInfo', 'probe', 'atomic_path', 'write_video']
+           'MediaInfo', 'probe', 'atomic_path', 'sweep', 'write_video']
 
-# %% ../nbs/00_media.ipynb #b351db83
-import os, stat, uuid
+# %% ../nbs/00_media.ipynb #a3a97a27
+import errno, os, re, stat, time, uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -502,19 +502,32 @@ def _encode_sound(stream, audio, sample_rate, start: float) -> Iterator[tuple]:
         yield start + i / sample_rate, stream.encode(frame)
     yield start + audio.shape[1] / sample_rate, stream.encode(None)
 
-# %% ../nbs/00_media.ipynb #f4f17363
+# %% ../nbs/00_media.ipynb #ae4e19a5
 @contextmanager
 def atomic_path(
     path: Path,  # where the file shall stand in the end; its folder is made if need be
 ):  # yields a temporary path beside it, with the same suffix
-    "Write to the temporary path; it replaces `path` only if the block ends well."
+    "Write to the temporary path; it replaces `path` only if the block ends well. A full disk's error names the file."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{uuid.uuid4().hex[:8]}-{path.name[-100:]}')
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and not e.filename: raise OSError(e.errno, e.strerror, str(path)) from e
+        raise
     finally: temporary.unlink(missing_ok=True)
+
+def sweep(
+    folder: Path,
+    age: float = 86_400.,  # seconds; a younger one may belong to another run
+):
+    "Remove the temporary files of `atomic_path` that killed runs left behind, in a folder and all below."
+    for f in Path(folder).rglob('.*-*'):
+        try:
+            if re.match(r'\.[0-9a-f]{8}-', f.name) and time.time() - f.stat().st_mtime > age: f.unlink()
+        except OSError: pass  # another run was faster
 
 # %% ../nbs/00_media.ipynb #7a88cc3e
 def write_video(

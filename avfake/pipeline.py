@@ -9,7 +9,7 @@ __all__ = ['SCORED', 'RECORD', 'make_configs', 'known_settings', 'cache_home', '
            'Evaluation', 'examples', 'sample_clips', 'localise_clips', 'evaluate', 'summary', 'run_record',
            'read_record', 'reproduce']
 
-# %% ../nbs/17_pipeline.ipynb #0fcd3b40
+# %% ../nbs/17_pipeline.ipynb #28099afa
 import copy
 import json
 import os
@@ -30,7 +30,7 @@ from .evaluation import (audit_warnings, auc_table, evaluate_results, gaussian_c
                                protocol_table, read_metrics, scalar_controls, threshold_of, write_metrics, write_results)
 from .localisation import localisation_table, localise, partly_forged, plot_localisation
 from .manifest import read_periods
-from .media import FPS, atomic_path
+from .media import FPS, atomic_path, sweep
 from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves, save_figure
 from .report import write_results_page
 from .robustness import robustness
@@ -141,7 +141,7 @@ def prepare_for(
         prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
-# %% ../nbs/17_pipeline.ipynb #50f65623
+# %% ../nbs/17_pipeline.ipynb #5e2dd345
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
@@ -196,6 +196,7 @@ def train(
 ) -> tuple[Detector, pd.DataFrame]:  # calibrated detector, history
     "Train, calibrate, and write best_model.pth, controls.pth, training_curves.png, split files and logs/."
     save_dir = Path(save_dir)
+    sweep(save_dir)
     entries, held = prepared.entries('train'), prepared.entries('validation')
     detector, history, health = train_detector(config, cfg, entries, held, save_dir, prepared.people())
     controls = train_controls(detector, cfg, entries, held, save_dir)

@@ -1,10 +1,10 @@
 """What all tests share. The environment is set before anything imports torch, and handed on to the processes they start."""
-import os, tempfile
+import json, os, tempfile
 from pathlib import Path
 
 import pytest
 
-from reliability import COUNTS, said
+from reliability import COUNTS, collected, said
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,9 +20,10 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if lines := said(os.environ[COUNTS]):
-        terminalreporter.section('reliability')
-        for line in lines: terminalreporter.write_line(line)
+    if not (found := collected(os.environ[COUNTS])): return
+    terminalreporter.section('reliability')
+    for line in said(found): terminalreporter.write_line(line)
+    if kept := os.environ.get('AVFAKE_KEEP_COUNTS'): Path(kept).write_text(json.dumps(found, indent=1) + '\n')
 
 
 def pytest_unconfigure(config):

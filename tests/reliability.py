@@ -12,7 +12,14 @@ def counts(what: str, **numbers: int):
         with open(path, 'a') as f: f.write(json.dumps({what: numbers}) + '\n')
 
 
-def said(path: Path) -> list[str]:
-    "The counts, a line each."
-    lines = [json.loads(o) for o in Path(path).read_text().splitlines()] if Path(path).exists() else []
-    return [f'{what}: ' + ', '.join(f'{n} {k.replace("_", " ")}' for k, n in numbers.items()) for o in lines for what, numbers in o.items()]
+def collected(path: Path) -> dict[str, dict]:
+    "All counts, by what they are of; those of one thing from several tests together."
+    found = {}
+    for line in Path(path).read_text().splitlines():
+        for what, numbers in json.loads(line).items(): found.setdefault(what, {}).update(numbers)
+    return found
+
+
+def said(found: dict[str, dict]) -> list[str]:
+    "The counts in words, a line each."
+    return [f'{what}: ' + ', '.join(f'{n} {k.replace("_", " ")}' for k, n in numbers.items()) for what, numbers in found.items()]

@@ -134,7 +134,7 @@ def test_disk_full(folder, tmp_path, mounts, place, size):
     (tmp_path/'videos').symlink_to(folder/'videos')
     done = in_small_disk(tmp_path, place, size, f'{avfake(*TRAIN)}; status=$?; mkdir kept; cp -r {place} kept/{place}; exit $status')
     lines = done.stderr.splitlines()
-    assert done.returncode == 2 and 'No space left' in lines[-1] and lines[-1].startswith('avfake: ') and 'Traceback' not in done.stderr, done.stderr
+    assert done.returncode == 2 and 'No space left' in lines[-1] and f'{place}/' in lines[-1] and lines[-1].startswith('avfake: ') and 'Traceback' not in done.stderr, done.stderr
     assert not torn(tmp_path/'kept')
 
 

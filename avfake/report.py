@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LOOPS', 'STYLE', 'ENVIRONMENT', 'PAGE', 'BODY', 'TABLE', 'FIGURES', 'RESULTS', 'Verdict', 'not_judged',
-           'plot_evidence', 'loop', 'data_url', 'Report', 'write_page', 'report_on', 'promised', 'examine', 'judge',
-           'provenance', 'videos_of', 'write_table', 'write_reports', 'flat', 'write_results_page']
+           'plot_evidence', 'loop', 'data_url', 'told', 'Report', 'write_page', 'report_on', 'promised', 'examine',
+           'judge', 'provenance', 'videos_of', 'write_table', 'write_reports', 'write_results_page']
 
-# %% ../nbs/14_report.ipynb #c1d6446e
+# %% ../nbs/14_report.ipynb #9338f38c
 import base64
 import io
 import os
@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -121,7 +121,7 @@ def loop(
     with tempfile.TemporaryDirectory() as folder:
         return write_video(Path(folder)/'loop.mp4', frames, clip.audio(first, stop), crf=26).read_bytes()
 
-# %% ../nbs/14_report.ipynb #43748da5
+# %% ../nbs/14_report.ipynb #e941bc53
 LOOPS = 3  # stretches that are shown as films
 STYLE = """
 .avfake {font: 16px/1.5 system-ui, sans-serif; color: #1d1d1f; background: #fff; max-width: 60rem; margin: 0 auto; padding: 1rem; box-sizing: border-box}
@@ -161,6 +161,7 @@ BODY = ENVIRONMENT.from_string("""<div class="avfake">
 <ul>{% for line in limits %}<li>{{ line }}</li>{% endfor %}</ul>
 <h2>What was looked at, with what</h2>
 <table>{% for key, value in provenance.items() %}<tr><th>{{ key }}</th><td>{{ value }}</td></tr>{% endfor %}</table>
+<details><summary>Every setting of the detector</summary><p class="quiet">{{ settings }}</p></details>
 <p class="quiet">A score is evidence, not proof. It says how unusual sound and picture are among authentic clips like those that the detector knows.</p>
 </div>
 """)
@@ -177,7 +178,14 @@ def data_url(
         content = buffer.getvalue()
     return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
-# %% ../nbs/14_report.ipynb #65aa604a
+# %% ../nbs/14_report.ipynb #ed865299
+def told(
+    settings: dict,  # of parts, as `asdict` gives them
+) -> str:
+    "Settings by name, whatever part they belong to."
+    return ', '.join(told(v) if isinstance(v, dict) else f'{k} {v}' for k, v in settings.items())
+
+
 @dataclass
 class Report:
     "A verdict and the evidence for it; shows itself in a notebook, and saves itself as a page."
@@ -186,6 +194,7 @@ class Report:
     threshold: Threshold | None = None
     score: ClipScore | None = None
     clip: StoredClip | None = None
+    settings: str = ''  # of the detector, by name
 
     @property
     def lines(self) -> list[str]:
@@ -209,7 +218,7 @@ class Report:
     def body(self) -> str:
         "The report as a piece of HTML."
         v = self.verdict
-        shown = dict(name=Path(v.path).name, verdict=v, lines=self.lines, limits=self.limits, provenance=self.provenance,
+        shown = dict(name=Path(v.path).name, verdict=v, settings=self.settings, lines=self.lines, limits=self.limits, provenance=self.provenance,
                      headline={'anomalous': 'Anomalous: does not look and sound like authentic clips', 'authentic-like': 'Nothing unusual: looks and sounds like authentic clips',
                                'cannot judge': 'Cannot judge'}[v.verdict])
         if self.score is not None:
@@ -243,7 +252,7 @@ def write_page(
     with atomic_path(path) as temporary: temporary.write_text(PAGE.render(title=title, style=STYLE, body=body), 'utf-8', 'replace')
     return Path(path)
 
-# %% ../nbs/14_report.ipynb #76a0ff36
+# %% ../nbs/14_report.ipynb #b8b9b2c1
 def report_on(
     detector: Detector,
     path: Path | str,
@@ -251,13 +260,13 @@ def report_on(
     threshold: Threshold,
 ) -> Report:
     "Score a video that was extracted, and keep the evidence."
-    about = provenance(detector, path, row)
+    about, settings = provenance(detector, path, row), told(asdict(detector.cfg))
     try: score, clip = score_extracted(detector, path, row)
-    except MediaError as error: return Report(Verdict(str(path), reason=f'{error.reason}: {error.detail}'.rstrip(': ')), about, threshold)
+    except MediaError as error: return Report(Verdict(str(path), reason=f'{error.reason}: {error.detail}'.rstrip(': ')), about, threshold, settings=settings)
     verdict = Verdict(str(path), score.score, p_value(score.score, detector.calibration.cpu().numpy()),
                       'anomalous' if score.score > threshold.value else 'authentic-like', threshold.false_alarm,
                       [(a, b) for a, b, _ in score.spans()], round(1000 * score.delay / FPS), score.delay_probability, clip.meta['face_fraction'])
-    return Report(verdict, about, threshold, score, clip)
+    return Report(verdict, about, threshold, score, clip, settings)
 
 
 def promised(
@@ -384,7 +393,7 @@ def write_reports(
             shutil.rmtree(f'{folder}/{i}', ignore_errors=True)  # its clip
             yield report.verdict
 
-# %% ../nbs/14_report.ipynb #eb8b9d6e
+# %% ../nbs/14_report.ipynb #15cfb8aa
 FIGURES = {'evaluation_results.png': 'Scores', 'controls.png': 'Controls', 'robustness.png': 'Robustness', 'localisation.png': 'Localisation',
            'training_curves.png': 'Training'}  # file in the folder -> heading
 RESULTS = ENVIRONMENT.from_string("""<div class="avfake">
@@ -404,13 +413,6 @@ RESULTS = ENVIRONMENT.from_string("""<div class="avfake">
 """)
 
 
-def flat(
-    settings: dict,
-) -> Iterator[tuple]:  # name, value
-    "Settings by name, whatever part they belong to."
-    for name, value in settings.items(): yield from flat(value) if isinstance(value, dict) else [(name, value)]
-
-
 def write_results_page(
     save_dir: Path,  # of an evaluation; gets results.html
 ) -> Path:
@@ -427,7 +429,7 @@ def write_results_page(
     if (save_dir/'robustness.csv').is_file():
         tables['AUC under corruption, by severity'] = pd.read_csv(save_dir/'robustness.csv').pivot_table('auc', 'corruption', 'severity', sort=False).sort_index(axis=1)
     facts = {k.replace('_', ' '): metrics[k] for k in ('data', 'split', 'seed', 'split_hash', 'manifest_hash', 'training_clips') if k in metrics}
-    facts['settings'] = ', '.join(f'{k} {v}' for part in ('config', 'training') for k, v in flat(metrics.get(part, {})))
+    facts['settings'] = told({k: metrics[k] for k in ('config', 'training') if k in metrics})
     facts['left out'] = ', '.join(f'{n} {reason}' for reason, n in counts['left_out'].items()) or 'none'
     facts['versions'] = ', '.join(f'{k} {v}' for k, v in metrics.get('versions', {}).items())
     return write_page(save_dir/'results.html', 'Evaluation', RESULTS.render(

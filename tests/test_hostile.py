@@ -10,6 +10,7 @@ import pytest
 
 from avfake.cache import _extract_into, extract_clip, load_clip, map_isolated
 from avfake.detector import Detector, make_config, score_extracted
+from avfake.manifest import list_videos
 from avfake.media import FPS, REASONS, SAMPLE_RATE, MediaError, write_video
 from avfake.mouth import MouthClip
 from hostile import Case, cases, source
@@ -170,3 +171,18 @@ def test_memory_does_not_grow(tmp_path):
         sizes.append(int(Path('/proc/self/statm').read_text().split()[1])*resource.getpagesize()/2**20)
     counts('memory', files=len(chosen), turns=len(sizes), mib_at_first=round(sizes[1]), mib_in_the_end=round(sizes[-1]))
     assert sizes[-1] < sizes[1] + 60, sizes
+
+
+@pytest.mark.skipif(not hasattr(os, 'seteuid'), reason='rights are kept otherwise here')
+def test_no_right_to_read(tmp_path):
+    "A file or a folder that may not be read: counted, and left out as 'unreadable'."
+    frames, audio = source()
+    data = tmp_path/'data'; (data/'sealed').mkdir(parents=True); (data/'locked').mkdir()
+    for name in ('a.mp4', 'sealed/b.mp4', 'locked/c.mp4'): write_video(data/name, frames, audio)
+    (data/'sealed'/'b.mp4').chmod(0); (data/'locked').chmod(0)
+    for folder in (tmp_path.parent.parent, tmp_path.parent, tmp_path): folder.chmod(0o755)
+    me = os.geteuid()
+    if me == 0: os.seteuid(65_534)  # nobody; root may read everything
+    try: (found, skipped), row = list_videos(data), extract_clip(data/'sealed'/'b.mp4', tmp_path/'cache')
+    finally: os.seteuid(me); (data/'locked').chmod(0o755)
+    assert (found, skipped['unreadable folders'], row['reason'], row['detail']) == (['a.mp4', 'sealed/b.mp4'], 1, 'unreadable', 'Permission denied')

@@ -226,7 +226,7 @@ def timing() -> Iterator[Case]:
     yield Case('jump.mkv', 'clock', lambda p: encode(p, frames, sound, times=jump), frozenset({'damaged', 'too long'}))
     slow = np.arange(60)*50.
     yield Case('a-day-of-nothing.mkv', 'bomb', lambda p: encode(p, frames, np.tile(sound[::2], 1250), rate=8000, times=slow, video='mpeg4'),
-               frozenset({'too long', 'still image', 'no face', 'time limit', ''}), None)
+               frozenset({'too long'}))
     for fps in (1, 5, 10, 12.5, 15, 24, Fraction(24000, 1001), Fraction(30000, 1001), 30, 48, 50, 60, 120, 240):
         n, chosen = math.ceil(2.4*fps), None
         chosen = frames[np.minimum((np.arange(n)/float(fps)*FPS).astype(int), 59)]

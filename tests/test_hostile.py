@@ -98,7 +98,7 @@ def try_all(chosen: list[Case], folder: Path, workers: int = 2) -> list[Outcome]
     row = extract_clip(write_video(folder/'good one.mp4', frames, audio), folder/'cache'/'good')
     good, detector = load_clip(row['entry']), Detector(make_config('small', ar_layers=1)).eval()
     outcomes, by_job = [], dict(zip(made, chosen))
-    for job, row in map_isolated(partial(_extract_into, max_seconds=3600.), made, workers, TIME_LIMIT):
+    for job, row in map_isolated(partial(_extract_into, max_seconds=600.), made, workers, TIME_LIMIT):
         if isinstance(row, Exception): row = dict(reason='unexpected error', detail=str(row))
         if isinstance(row, tuple): row = dict(reason=row[0], detail=row[1])
         fault = faults(by_job[job], row, detector, good)

@@ -6,7 +6,7 @@
 __all__ = ['CACHE_VERSION', 'MAX_SECONDS', 'CacheError', 'write_clip', 'StoredClip', 'open_clip', 'load_clip', 'file_digest',
            'entry_path', 'extract_clip', 'map_isolated', 'default_workers', 'extract_clips', 'extract_each', 'left_out']
 
-# %% ../nbs/04_cache.ipynb #64db453a
+# %% ../nbs/04_cache.ipynb #367735c1
 import hashlib
 import json
 import multiprocessing as mp
@@ -17,6 +17,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import connection
@@ -228,7 +229,7 @@ def extract_clip(
         row = _row({}, reason='unexpected error', detail=f'{type(e).__name__}: {e}'[:200])
     return dict(row, digest=digest, info=info)
 
-# %% ../nbs/04_cache.ipynb #ccd5371b
+# %% ../nbs/04_cache.ipynb #81f98fda
 def _serve(pipe, work):
     "A worker: one job after the other from the pipe, until it closes."
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the workers
@@ -237,6 +238,7 @@ def _serve(pipe, work):
     try:
         pipe.send(('ready', None))
         while True:
+            while not pipe.poll(1): pass  # a signal that came just before it waits would not wake it
             job = pipe.recv()
             try: out = work(job, tell=lambda seconds: pipe.send(('length', seconds)))
             except Exception as e: out = RuntimeError(f'{type(e).__name__}: {e}')
@@ -278,7 +280,7 @@ def _next(worker, pool, context, work, todo, limit, dead):
         worker = _Worker(context, work); pool.append(worker)
     if todo: worker.give(todo.pop(), limit + 60*dead)
 
-# %% ../nbs/04_cache.ipynb #e4db865b
+# %% ../nbs/04_cache.ipynb #0377cc39
 def map_isolated(
     work: Callable,  # work(job, tell=...) -> result; a function that another process can import
     jobs: list,
@@ -289,8 +291,9 @@ def map_isolated(
     "Run jobs in processes of their own; a job that kills its worker or hangs is given up, and the others go on."
     context, todo, pool = _context(), list(jobs)[::-1], []
     try:
-        pool = [_Worker(context, work) for _ in range(min(workers, len(todo)))]
-        for w in pool: w.give(todo.pop(), limit + 60)  # starting takes time too
+        for _ in range(min(workers, len(todo))):
+            pool.append(_Worker(context, work))
+            pool[-1].give(todo.pop(), limit + 60)  # starting takes time too
         while busy := [w for w in pool if w.job is not None]:
             for pipe in connection.wait([w.pipe for w in busy], timeout=1):
                 w = next(o for o in busy if o.pipe is pipe)
@@ -367,7 +370,7 @@ def _table(manifest, rows, min_frames):
     table.loc[short, 'reason'], table.loc[short, 'entry'] = 'too short', ''
     return table
 
-# %% ../nbs/04_cache.ipynb #6c3eae82
+# %% ../nbs/04_cache.ipynb #a36d499d
 def extract_clips(
     manifest: pd.DataFrame,  # its `path` column is used
     data_dir: Path,
@@ -392,8 +395,8 @@ def extract_clips(
     work = partial(_extract_job, cache_dir=str(cache_dir), cfg=cfg, quality=quality, retry=retry)
     if workers == 0: done = ((job, work(job, tell=lambda seconds: None)) for job in todo)
     else: done = map_isolated(work, list(todo), workers or default_workers(), time_limit)
-    with tqdm(total=len(manifest), initial=len(rows), desc='extract', unit='video', mininterval=1,
-              **({} if progress else dict(disable=True))) as bar:
+    with closing(done), tqdm(total=len(manifest), initial=len(rows), desc='extract', unit='video', mininterval=1,
+                             **({} if progress else dict(disable=True))) as bar:  # closed at once, an error leaves no worker behind
         for job, row in done:
             lost, row = isinstance(row, tuple), _result(job[0], row)
             p, seen = todo[job]
@@ -408,7 +411,7 @@ def _extract_into(job, tell, **settings):
     path, folder = job
     return extract_clip(path, folder, tell=tell, **settings)
 
-# %% ../nbs/04_cache.ipynb #e3d42f4f
+# %% ../nbs/04_cache.ipynb #9fd6c724
 def extract_each(
     paths: Iterable[Path],  # of videos
     folder: Path,  # gets a folder for each video, named by its number, with a cache in it
@@ -419,7 +422,8 @@ def extract_each(
     "Prepare videos one after the other in a process of their own: one that kills it, or hangs, is left out."
     jobs = [(path, str(Path(folder)/str(i))) for i, path in enumerate(paths)]
     work = partial(_extract_into, cfg=cfg, max_seconds=max_seconds)
-    for (path, _), value in map_isolated(work, jobs, 1, time_limit): yield _result(path, value)
+    with closing(map_isolated(work, jobs, 1, time_limit)) as results:
+        for (path, _), value in results: yield _result(path, value)
 
 # %% ../nbs/04_cache.ipynb #16f765e0
 def left_out(

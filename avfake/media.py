@@ -423,7 +423,7 @@ def read_audio(
     "Read the sound alone, on the clock it shares with the picture (which is not decoded: a still image goes unnoticed)"
     return np.concatenate([samples for _, samples in _pieces(path, 10., video=False)])
 
-# %% ../nbs/00_media.ipynb #4dc5d417
+# %% ../nbs/00_media.ipynb #22fc3838
 @dataclass(frozen=True)
 class MediaInfo:
     "What a file says about itself"
@@ -454,7 +454,8 @@ def probe(
             ends, (v, a) = [], (file.video.stream.codec_context, file.audio.stream.codec_context)
             for track, start in ((file.video, pictures.start), (file.audio, sound.start)):
                 s = track.stream
-                ends.append(track.seconds((s.start_time or 0) + s.duration) if s.duration else start + (file.container.duration or 0) / av.time_base)
+                if s.duration: ends.append(track.seconds((s.start_time or 0) + s.duration))
+                else: ends.append((file.container.duration or 0) / av.time_base + (0 if 'matroska' in file.container.format.name else start))
             size, start = os.path.getsize(path), max(pictures.start, sound.start)
             return MediaInfo(str(path), max(min(ends) - start, 0.), width, height, float(file.video.stream.average_rate or 0),
                 -pictures.shown[1].rotation % 360, v.name, a.name, a.sample_rate, a.layout.nb_channels,

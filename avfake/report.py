@@ -7,7 +7,7 @@ __all__ = ['LOOPS', 'STYLE', 'ENVIRONMENT', 'PAGE', 'BODY', 'TABLE', 'FIGURES', 
            'plot_evidence', 'loop', 'data_url', 'told', 'Report', 'write_page', 'report_on', 'promised', 'examine',
            'judge', 'provenance', 'videos_of', 'write_table', 'write_reports', 'write_results_page']
 
-# %% ../nbs/14_report.ipynb #9338f38c
+# %% ../nbs/14_report.ipynb #d23b11f1
 import base64
 import io
 import os
@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -320,7 +321,7 @@ def provenance(
     found['versions'] = ', '.join(f'{k} {v}' for k, v in versions().items())
     return found
 
-# %% ../nbs/14_report.ipynb #4e0d4186
+# %% ../nbs/14_report.ipynb #9cda8736
 TABLE = ENVIRONMENT.from_string("""<div class="avfake">
 <h1>{{ title }}</h1>
 <p>{{ counts }}</p>
@@ -382,8 +383,8 @@ def write_reports(
     single = out is not None and Path(out).suffix == '.html'
     if single and len(videos) > 1: raise ValueError(f'{out}: one page holds one video, and there are {len(videos)}; name a folder instead')
     threshold = promised(detector, false_alarm)
-    with tempfile.TemporaryDirectory(prefix='avfake-') as folder:
-        for i, (path, row) in enumerate(zip(videos, extract_each(videos, folder, detector.cfg.mouth))):
+    with tempfile.TemporaryDirectory(prefix='avfake-') as folder, closing(extract_each(videos, folder, detector.cfg.mouth)) as rows:
+        for i, (path, row) in enumerate(zip(videos, rows)):
             report = report_on(detector, path, row, threshold)
             if single: report.save(Path(out))
             elif out is not None:

@@ -1,5 +1,5 @@
 """No file that a folder may hold crashes a run, hangs it, or gets its sound paired with the wrong picture (`hostile.py` makes them)."""
-import os, resource, subprocess, sys, zlib
+import os, resource, subprocess, sys, tempfile, zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -174,15 +174,15 @@ def test_memory_does_not_grow(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, 'seteuid'), reason='rights are kept otherwise here')
-def test_no_right_to_read(tmp_path):
+def test_no_right_to_read():
     "A file or a folder that may not be read: counted, and left out as 'unreadable'."
     frames, audio = source()
-    data = tmp_path/'data'; (data/'sealed').mkdir(parents=True); (data/'locked').mkdir()
-    for name in ('a.mp4', 'sealed/b.mp4', 'locked/c.mp4'): write_video(data/name, frames, audio)
-    (data/'sealed'/'b.mp4').chmod(0); (data/'locked').chmod(0)
-    for folder in (tmp_path.parent.parent, tmp_path.parent, tmp_path): folder.chmod(0o755)
-    me = os.geteuid()
-    if me == 0: os.seteuid(65_534)  # nobody; root may read everything
-    try: (found, skipped), row = list_videos(data), extract_clip(data/'sealed'/'b.mp4', tmp_path/'cache')
-    finally: os.seteuid(me); (data/'locked').chmod(0o755)
+    with tempfile.TemporaryDirectory() as folder:  # below folders that anybody may enter
+        data = Path(folder)/'data'; (data/'sealed').mkdir(parents=True); (data/'locked').mkdir()
+        for name in ('a.mp4', 'sealed/b.mp4', 'locked/c.mp4'): write_video(data/name, frames, audio)
+        (data/'sealed'/'b.mp4').chmod(0); (data/'locked').chmod(0); Path(folder).chmod(0o755)
+        me = os.geteuid()
+        if me == 0: os.seteuid(65_534)  # nobody; root may read everything
+        try: (found, skipped), row = list_videos(data), extract_clip(data/'sealed'/'b.mp4', Path(folder)/'cache')
+        finally: os.seteuid(me); (data/'locked').chmod(0o755)
     assert (found, skipped['unreadable folders'], row['reason'], row['detail']) == (['a.mp4', 'sealed/b.mp4'], 1, 'unreadable', 'Permission denied')

@@ -102,7 +102,9 @@ def test_a_file_that_cannot_grow(folder, tmp_path):
     "What a full disk does, with a limit on the size of a file, which any user may set: one line, nothing torn, and it goes on when there is room."
     (tmp_path/'videos').symlink_to(folder/'videos')
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-    output, _ = (process := start(tmp_path, *TRAIN, before=limit)).communicate(timeout=300)
+    process = start(tmp_path, *TRAIN, before=limit)
+    try: output, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL); pytest.fail('it hangs')
     assert process.returncode == 2 and 'avfake: ' in output.splitlines()[-1] and 'Traceback' not in output, output
     assert 'File too large' in output.splitlines()[-1] and not torn(tmp_path)
 

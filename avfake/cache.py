@@ -318,7 +318,7 @@ def map_isolated(
     finally:
         for w in pool: w.end()
 
-# %% ../nbs/04_cache.ipynb #a4f9c272
+# %% ../nbs/04_cache.ipynb #77c49731
 class _Digests:
     "Known hashes of files, by path, size and time of change; one line a file, appended."
     def __init__(self, cache_dir):
@@ -346,8 +346,8 @@ class _Digests:
         with open(self.path, 'a') as f: f.write(json.dumps([*key, digest]) + '\n')
 
 def _extract_job(job, tell, **settings):
-    path, digest = job
-    return extract_clip(path, digest=digest, tell=tell, **settings)
+    path, cache_dir, digest = job
+    return extract_clip(path, cache_dir, digest=digest, tell=tell, **settings)
 
 def _result(path, value):  # of `map_isolated`, as `extract_clip` returns it; what is not the video's fault is raised
     if isinstance(value, Exception): raise value
@@ -370,7 +370,7 @@ def _table(manifest, rows, min_frames):
     table.loc[short, 'reason'], table.loc[short, 'entry'] = 'too short', ''
     return table
 
-# %% ../nbs/04_cache.ipynb #a36d499d
+# %% ../nbs/04_cache.ipynb #55ad6305
 def extract_clips(
     manifest: pd.DataFrame,  # its `path` column is used
     data_dir: Path,
@@ -391,8 +391,8 @@ def extract_clips(
         digest, seen = digests.get(data_dir/p)
         row = _stored(entry_path(digest, cache_dir, cfg, quality), retry) if digest else None
         if row: rows[p] = row
-        else: todo[str(data_dir/p), digest] = p, seen
-    work = partial(_extract_job, cache_dir=str(cache_dir), cfg=cfg, quality=quality, retry=retry)
+        else: todo[str(data_dir/p), str(cache_dir), digest] = p, seen
+    work = partial(_extract_job, cfg=cfg, quality=quality, retry=retry)
     if workers == 0: done = ((job, work(job, tell=lambda seconds: None)) for job in todo)
     else: done = map_isolated(work, list(todo), workers or default_workers(), time_limit)
     with closing(done), tqdm(total=len(manifest), initial=len(rows), desc='extract', unit='video', mininterval=1,
@@ -406,12 +406,7 @@ def extract_clips(
             bar.update()
     return _table(manifest, rows, min_frames)
 
-# %% ../nbs/04_cache.ipynb #4edc3057
-def _extract_into(job, tell, **settings):
-    path, folder = job
-    return extract_clip(path, folder, tell=tell, **settings)
-
-# %% ../nbs/04_cache.ipynb #9fd6c724
+# %% ../nbs/04_cache.ipynb #9210e2ea
 def extract_each(
     paths: Iterable[Path],  # of videos
     folder: Path,  # gets a folder for each video, named by its number, with a cache in it
@@ -420,10 +415,10 @@ def extract_each(
     time_limit: float = 120.,  # seconds for a video, and 10 more for each second it lasts
 ) -> Iterator[dict]:  # of each video, what `extract_clip` returns
     "Prepare videos one after the other in a process of their own: one that kills it, or hangs, is left out."
-    jobs = [(path, str(Path(folder)/str(i))) for i, path in enumerate(paths)]
-    work = partial(_extract_into, cfg=cfg, max_seconds=max_seconds)
+    jobs = [(path, str(Path(folder)/str(i)), None) for i, path in enumerate(paths)]
+    work = partial(_extract_job, cfg=cfg, max_seconds=max_seconds)
     with closing(map_isolated(work, jobs, 1, time_limit)) as results:
-        for (path, _), value in results: yield _result(path, value)
+        for (path, *_), value in results: yield _result(path, value)
 
 # %% ../nbs/04_cache.ipynb #16f765e0
 def left_out(

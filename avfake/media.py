@@ -347,7 +347,11 @@ class _Sound:
         while self.next is not None and self.samples.filled < i + n: self.decode()
         return self.samples.take(i, n)
 
-# %% ../nbs/00_media.ipynb #34195b35
+# %% ../nbs/00_media.ipynb #ac16831f
+def _counts_from(container, start: float) -> float:
+    "The second from which the length that a file declares is counted: Matroska's is when it ends"
+    return 0. if 'matroska' in container.format.name else start
+
 def _check_length(file):
     "Is as much there as was declared?"
     if not file.finished or file.overfull: return
@@ -361,7 +365,7 @@ def _check_length(file):
         if length: start, length = track.seconds(start), track.seconds(length)
         else:  # one length for the file is that of its longest stream
             start, length = ((n or 0) / av.time_base for n in (file.container.start_time, file.container.duration))
-            if 'matroska' in names: start = 0.  # which writes down when it ends
+            start = _counts_from(file.container, start)
             end = max(end, file.video.end, file.audio.end)
         there = max(end - start, 0)
         if there < .9 * length and length - there > .5:
@@ -423,7 +427,7 @@ def read_audio(
     "Read the sound alone, on the clock it shares with the picture (which is not decoded: a still image goes unnoticed)"
     return np.concatenate([samples for _, samples in _pieces(path, 10., video=False)])
 
-# %% ../nbs/00_media.ipynb #22fc3838
+# %% ../nbs/00_media.ipynb #630d9c90
 @dataclass(frozen=True)
 class MediaInfo:
     "What a file says about itself"
@@ -455,7 +459,7 @@ def probe(
             for track, start in ((file.video, pictures.start), (file.audio, sound.start)):
                 s = track.stream
                 if s.duration: ends.append(track.seconds((s.start_time or 0) + s.duration))
-                else: ends.append((file.container.duration or 0) / av.time_base + (0 if 'matroska' in file.container.format.name else start))
+                else: ends.append((file.container.duration or 0) / av.time_base + _counts_from(file.container, start))
             size, start = os.path.getsize(path), max(pictures.start, sound.start)
             return MediaInfo(str(path), max(min(ends) - start, 0.), width, height, float(file.video.stream.average_rate or 0),
                 -pictures.shown[1].rotation % 360, v.name, a.name, a.sample_rate, a.layout.nb_channels,

@@ -290,7 +290,7 @@ def control_scores(
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes', 'pixels']].merge(seen[['leading_silence', 'loudness']], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
-# %% ../nbs/17_pipeline.ipynb #3a811937
+# %% ../nbs/17_pipeline.ipynb #26935265
 @dataclass
 class Evaluation:
     "What an evaluation found."
@@ -366,7 +366,7 @@ def evaluate(
     metrics = evaluate_results(results, control, threshold, split, seed=seed, meta=meta)
     metrics['warnings'] = audit_warnings(metrics) + weak_points(detector.about.get('sentinels', {}))
     write_results(results, save_dir/'detailed_results.csv')
-    write_metrics(metrics, save_dir/'metrics.json')
+    write_metrics(metrics, save_dir/'metrics.json')  # before the long part, which may be cut off
     save_figure(plot_evaluation(results, metrics, examples(results if split == 'all' else results[results.split == split], scored)),
                 save_dir/'evaluation_results.png')
     save_figure(plot_auc_by_group(metrics), save_dir/'controls.png')

@@ -16,6 +16,7 @@ import numpy as np
 
 from avfake.media import FPS, REASONS, SAMPLE_RATE, write_video
 from avfake.synthetic import make_clip
+from reliability import bytes_of
 
 JUDGED, ANY = {''}, {'', *REASONS}
 BROKEN = ANY - {'missing', 'unwritable', 'decoder crash', 'time limit', 'unexpected error'}  # what may become of a broken file
@@ -75,14 +76,13 @@ def at_rate(sound, rate):  # the same sound at another sample rate
 @lru_cache
 def good(suffix: str) -> bytes:
     "The good clip in a container."
-    path, (frames, sound) = Path(os.environ.get('TMPDIR', '/tmp'))/f'avfake-good-{os.getpid()}{suffix}', source()
-    kw = dict(video_codec='libvpx', audio_codec='libopus', sample_rate=48_000) if suffix == '.webm' else {}
-    if suffix == '.avi': kw = dict(video_codec='mpeg4', audio_codec='libmp3lame')
-    if suffix == '.flv': encode(path, frames, at_rate(sound, 44_100), rate=44_100)
-    elif suffix == '.late.mp4': encode(path, frames, sound)  # its index stands at the end
-    else: write_video(path, frames, at_rate(sound, kw.get('sample_rate', SAMPLE_RATE)), **kw)
-    try: return path.read_bytes()
-    finally: path.unlink()
+    frames, sound = source()
+    if suffix == '.flv': write = partial(encode, frames=frames, sound=at_rate(sound, 44_100), rate=44_100)
+    elif suffix == '.late.mp4': write = film  # its index stands at the end
+    else:
+        kw = {'.webm': dict(video_codec='libvpx', audio_codec='libopus', sample_rate=48_000), '.avi': dict(video_codec='mpeg4', audio_codec='libmp3lame')}.get(suffix, {})
+        write = partial(write_video, frames=frames, audio=at_rate(sound, kw.get('sample_rate', SAMPLE_RATE)), **kw)
+    return bytes_of(write, f'good{suffix}')
 
 
 # ---------------------------------------------------------------- broken bytes
@@ -241,11 +241,7 @@ def timing() -> Iterator[Case]:
                frozenset(BROKEN | JUDGED), None)
 
 
-def ts(frames, sound):
-    path = Path(os.environ.get('TMPDIR', '/tmp'))/f'avfake-part-{os.getpid()}.ts'
-    encode(path, frames, sound)
-    try: return path.read_bytes()
-    finally: path.unlink()
+def ts(frames, sound): return bytes_of(partial(encode, frames=frames, sound=sound), 'part.ts')
 
 
 def cover(path):

@@ -1,9 +1,17 @@
 """What the reliability tests share: how much to try, and the counts that are printed in the end."""
-import json, os
+import json, os, tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 FULL = os.environ.get('AVFAKE_RELIABILITY') == 'full'  # `make test-reliability`; otherwise a quick sample
 COUNTS = 'AVFAKE_COUNTS'  # the file in which counts are collected, whatever process they come from
+
+
+def bytes_of(write: Callable[[Path], None], name: str) -> bytes:
+    "What a function writes into a file of that name."
+    with tempfile.TemporaryDirectory() as folder:
+        write(path := Path(folder)/name)
+        return path.read_bytes()
 
 
 def counts(what: str, **numbers: int):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avfake.cache import _extract_into, extract_clip, load_clip, map_isolated
+from avfake.cache import _extract_job, extract_clip, load_clip, map_isolated
 from avfake.detector import Detector, make_config, score_extracted
 from avfake.manifest import list_videos
 from avfake.media import FPS, REASONS, SAMPLE_RATE, MediaError, write_video
@@ -94,11 +94,11 @@ def try_all(chosen: list[Case], folder: Path, workers: int = 2) -> list[Outcome]
     made, (frames, audio) = [], source()
     for case in chosen:
         case.make(folder/case.name)
-        made.append((str(folder/case.name), str(folder/'cache'/str(len(made)))))
+        made.append((str(folder/case.name), str(folder/'cache'/str(len(made))), None))
     row = extract_clip(write_video(folder/'good one.mp4', frames, audio), folder/'cache'/'good')
     good, detector = load_clip(row['entry']), Detector(make_config('small', ar_layers=1)).eval()
     outcomes, by_job = [], dict(zip(made, chosen))
-    for job, row in map_isolated(partial(_extract_into, max_seconds=600.), made, workers, TIME_LIMIT):
+    for job, row in map_isolated(partial(_extract_job, max_seconds=600.), made, workers, TIME_LIMIT):
         if isinstance(row, Exception): row = dict(reason='unexpected error', detail=str(row))
         if isinstance(row, tuple): row = dict(reason=row[0], detail=row[1])
         fault = faults(by_job[job], row, detector, good)

@@ -31,8 +31,8 @@ from tqdm.auto import tqdm
 from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, check_audible, check_file, probe, sweep
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
-# %% ../nbs/04_cache.ipynb #8b9441de
-CACHE_VERSION = 3  # of the entries' format and of what they hold: raise it when either changes
+# %% ../nbs/04_cache.ipynb #72a094d6
+CACHE_VERSION = 4  # of the entries' format and of what they hold: raise it when either changes
 MAX_SECONDS = 9000.  # two and a half hours: a longer video is left out
 _AUDIO_SCALE = 2**14  # decoded sound may exceed 1: samples are kept with headroom for +-2
 

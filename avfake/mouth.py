@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['ANCHORS', 'RIGHT_EYE', 'LEFT_EYE', 'RIGID', 'LIPS', 'MOUTH_PER_SIZE', 'MouthConfig', 'warp', 'detect_faces',
            'face_mesh', 'face_square', 'FaceTrack', 'Sighting', 'see_face', 'FaceTracker', 'smooth', 'mouth_squares',
-           'crop_mouth', 'MouthClip', 'join_clips', 'stream_mouth', 'read_mouth']
+           'crop_mouth', 'MouthClip', 'join_clips', 'Patch', 'cut_patch', 'stream_mouth', 'read_mouth']
 
-# %% ../nbs/02_mouth.ipynb #d6be64d4
+# %% ../nbs/02_mouth.ipynb #d3318797
+import os
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -18,10 +20,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 from .media import FPS, MediaError, stream_media
 
-# %% ../nbs/02_mouth.ipynb #43cacc4d
+# %% ../nbs/02_mouth.ipynb #9206d2c6
 @dataclass(frozen=True)
 class MouthConfig:
     "How faces are found and followed, and how the mouth is cut out. Frames are those of the 25 fps clock."
@@ -35,6 +38,7 @@ class MouthConfig:
     cut_likeness: float = .7        # correlation of thumbnails of two consecutive frames below which there is a cut
     same_likeness: float = .8       # of thumbnails of two faces above which they may be one person, after a cut
     detect_every: int = 12          # frames between two looks for new faces
+    follow_every: int = 2           # frames between two looks at a face that hardly moves; others are looked at in each frame
     max_faces: int = 4              # faces followed at once, the largest first
     max_gap: int = 12               # longest run of missing frames that is interpolated; longer ones stay black
     smooth_face: float = 1.         # Gaussian sigma for the position of the face, frames
@@ -44,7 +48,7 @@ class MouthConfig:
     def __post_init__(self):
         for name in ('mouth_fraction', 'mouth_height', 'min_face_fraction', 'min_detection', 'min_presence'):
             if not 0 <= getattr(self, name) <= 1: raise ValueError(f'{name}={getattr(self, name)}: allowed is 0 to 1')
-        for name in ('size', 'detect_every', 'max_faces'):
+        for name in ('size', 'detect_every', 'follow_every', 'max_faces'):
             if getattr(self, name) < 1: raise ValueError(f'{name}={getattr(self, name)}: allowed is 1 or more')
 
 # %% ../nbs/02_mouth.ipynb #09e95457
@@ -74,18 +78,28 @@ def _square(cx, cy, side, angle, size, fx=.5, fy=.5):
     A = np.array([[c, -s], [s, c]])
     return np.c_[A, np.array([cx, cy]) - A @ [fx*size - .5, fy*size - .5]]
 
-# %% ../nbs/02_mouth.ipynb #919f9dbe
+# %% ../nbs/02_mouth.ipynb #4af06d09
+@contextmanager
+def _hushed():
+    "LiteRT greets on the standard error stream, once a network, and has no switch for it."
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try: os.dup2(null, 2); yield
+    finally: os.dup2(kept, 2); os.close(kept); os.close(null)
+
 @lru_cache
 def _network(name):
-    "One of the packaged tflite models and the names of its outputs; loaded once a process."
+    "One of the packaged tflite models, the place of its input and those of its outputs by name; loaded once a process."
     cv2.setNumThreads(1)  # the networks are tiny: threads would only get in the way of the other worker processes
-    net = cv2.dnn.readNetFromTFLite(np.frombuffer((files('avfake')/'face_models'/name).read_bytes(), np.uint8))
-    return net, net.getUnconnectedOutLayersNames()
+    with _hushed():
+        net = Interpreter(model_content=(files('avfake')/'face_models'/name).read_bytes(), num_threads=1)
+        net.allocate_tensors()
+    return net, net.get_input_details()[0]['index'], {o['name']: o['index'] for o in net.get_output_details()}
 
 def _forward(name, image):  # image: [S, S, 3] float32
-    net, names = _network(name)
-    net.setInput(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
-    return dict(zip(names, net.forward(names)))
+    net, at, outputs = _network(name)
+    net.set_tensor(at, image[None])
+    net.invoke()
+    return {k: net.get_tensor(i) for k, i in outputs.items()}
 
 # %% ../nbs/02_mouth.ipynb #7a050754
 def _anchors():
@@ -116,7 +130,7 @@ def detect_faces(
     xy, wh, score, d = xy[best], wh[best], score[best], (eyes[:, 1] - eyes[:, 0])[best]
     return np.c_[xy*side + [x, y] - .5, wh.max(1)*side, np.arctan2(d[:, 1], d[:, 0]), score]
 
-# %% ../nbs/02_mouth.ipynb #bf5cd57e
+# %% ../nbs/02_mouth.ipynb #92a65ef6
 RIGHT_EYE, LEFT_EYE = [33, 133], [362, 263]  # outer and inner corners; right is the person's right, left in the image
 RIGID = RIGHT_EYE + LEFT_EYE + [168, 6, 197, 195, 5, 4, 98, 327, 2] + [127, 356, 234, 454, 10]  # eyes, nose, outline
 LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]  # the outer contour
@@ -130,7 +144,7 @@ def face_mesh(
     image = warp(frame, M, 192)
     out = _forward('face_landmark.tflite', image.astype(np.float32)/255)
     points = out['conv2d_21'].reshape(468, 3).astype(float)
-    presence = float(1/(1 + np.exp(-np.clip(out['conv2d_31'], -50, 50)).item()))
+    presence = float(1/(1 + np.exp(-np.clip(out['conv2d_31'].item(), -50, 50))))
     points = np.c_[points[:, :2] @ M[:, :2].T + M[:, 2], points[:, 2]*roi[2]/192]
     return points, presence
 
@@ -155,13 +169,14 @@ def _likeness(a, b):
     a, b = a - a.mean(), b - b.mean()
     return float((a*b).sum()/(np.sqrt((a*a).sum()*(b*b).sum()) + 1e-6))
 
-# %% ../nbs/02_mouth.ipynb #dfd4b429
+# %% ../nbs/02_mouth.ipynb #fad1f0d9
 class FaceTrack:
     "One face through time: a row of nine numbers for each frame in which it was seen, so that hours fit in memory."
-    def __init__(self): self.numbers, self.roi, self.grey = array('d'), None, None
+    def __init__(self): self.numbers, self.roi, self.grey, self.steady = array('d'), None, None, False
 
     def add(self, frame, shot, seen):
         self.numbers.extend((frame, shot, *seen.row))
+        self.steady = self.roi is not None and _overlap(self.roi, seen.roi) > .95
         self.roi, self.grey = seen.roi, seen.grey
 
     @property
@@ -205,7 +220,7 @@ def _overlap(a, b):
     both = np.prod(np.clip(high - low, 0, None))
     return both/(a[2]**2 + b[2]**2 - both)
 
-# %% ../nbs/02_mouth.ipynb #dcc63f19
+# %% ../nbs/02_mouth.ipynb #5a8d36f3
 def _tiles(h, w):
     "Overlapping squares that cover a frame, at two scales: faces that are small in the whole are large in one of them."
     for side in (min(h, w), min(h, w)/2):
@@ -219,6 +234,7 @@ class FaceTracker:
         self.cfg, self.active, self.ended, self.n, self.shot, self.grey = cfg, [], [], 0, 0, None
 
     def update(self, frame: np.ndarray):  # [H, W, 3] uint8 RGB, the next frame
+        self.frame = frame
         before, self.grey = self.grey, _thumbnail(frame)
         before = self.grey if before is None else before
         jump = abs(self.grey - before).mean() > 8 and _likeness(self.grey, before) < self.cfg.cut_likeness
@@ -232,8 +248,16 @@ class FaceTracker:
         if (every or cut) and not self.active: self._look(frame, _tiles(*frame.shape[:2]))
         self.n += 1
 
+    def end(self):
+        "Look at the last frame, so that every face is seen where the video ends."
+        self.n -= 1
+        for track in self.active: track.steady = False
+        self._follow(self.frame, False)
+        self.n += 1
+
     def _follow(self, frame, jump):
         for track in list(self.active):
+            if track.last[0] == self.n or track.steady and not jump and self.n % self.cfg.follow_every: continue
             seen = see_face(frame, track.roi, self.cfg)
             others = [t for t in self.active if t.last[0] == self.n]
             same = not jump or seen and _likeness(seen.grey, track.grey) > self.cfg.same_likeness
@@ -262,6 +286,11 @@ class FaceTracker:
                 return track
 
     @property
+    def near(self) -> list:
+        "Faces that are there, or were a moment ago."
+        return self.active + [t for t in self.ended if self.n - 1 - t.last[0] <= self.cfg.max_gap]
+
+    @property
     def tracks(self) -> list: return sorted(self.active + self.ended, key=lambda t: -t.weight)  # the speaker first
 
 # %% ../nbs/02_mouth.ipynb #b4d75ae4
@@ -278,23 +307,24 @@ def smooth(
     (s0, s1, s2), (m0, m1) = [moment(w, p) for p in range(3)], [moment(w*y, p) for p in range(2)]
     return (s2*m0 - s1*m1)/(s0*s2 - s1**2)
 
-# %% ../nbs/02_mouth.ipynb #575c125f
+# %% ../nbs/02_mouth.ipynb #a3f2e8bb
 def mouth_squares(
     track: FaceTrack,  # the face that is cut out
     n: int,  # frames of the clip
     cfg: MouthConfig,
 ) -> tuple:  # ([n, 4] centre x, y, side, angle of the square around the mouth, NaN where unknown; [n] bool found)
     "Where the crop lies in each frame: carried by the rigid points of the face, and by the mouth's slowly moving place in it."
-    out, found, rows = np.full((n, 4), np.nan), np.zeros(n, bool), track.rows
+    out, found, seen, rows = np.full((n, 4), np.nan), np.zeros(n, bool), np.zeros(n, bool), track.rows
     frames, shots = rows[:, :2].astype(int).T
-    found[frames] = True
-    gap = np.diff(frames)
-    broken = (gap > cfg.max_gap + 1) | (gap == 1) & (np.diff(shots) > 0)  # a long absence, or a cut
-    for part in np.split(np.arange(len(frames)), np.where(broken)[0] + 1):
-        t = np.arange(frames[part[0]], frames[part[-1]] + 1)
+    seen[frames] = True
+    gap = np.diff(frames, append=n)
+    for i, g in zip(frames, gap): found[i:i + min(g, cfg.follow_every)] = True  # nobody looked at the frames in between
+    broken = (gap > cfg.max_gap + 1) | (gap <= cfg.follow_every) & (np.diff(shots, append=shots[-1]) > 0)  # a long absence, or a cut
+    for part in np.split(np.arange(len(frames)), np.where(broken[:-1])[0] + 1):
+        t = np.arange(frames[part[0]], frames[part[-1]] + min(gap[part[-1]], cfg.follow_every))
         columns = np.c_[rows[part, 2:7], np.unwrap(rows[part, 7])].T
         x, y, mouth_x, mouth_y, size, angle = [np.interp(t, frames[part], c) for c in columns]
-        trust = np.where(found[t], 1., .1)
+        trust = np.where(seen[t], 1., .1)
         size, angle = [smooth(c, cfg.smooth_pose, trust) for c in (size, angle)]
         face, turn = x + 1j*y, size*np.exp(1j*angle)  # the plane as complex numbers: turn and scale in one factor
         place = smooth((mouth_x + 1j*mouth_y - face)/turn, cfg.smooth_place, trust)
@@ -329,31 +359,82 @@ def join_clips(clips: list[MouthClip]) -> MouthClip:
     "Clips one after the other."
     return MouthClip(*[np.concatenate([getattr(c, k) for c in clips]) for k in ('crops', 'audio', 'found')])
 
-# %% ../nbs/02_mouth.ipynb #8406a232
+# %% ../nbs/02_mouth.ipynb #fcd5ddfc
+class Patch(NamedTuple):
+    "The surroundings of a mouth, cut from a frame and made as small as the crop allows."
+    image: np.ndarray   # [h, w, 3] uint8
+    box: np.ndarray     # x0, y0, x1, y1 in pixels of the frame
+    inside: np.ndarray  # the same, infinite where the frame ends
+
+    def crop(self,
+        square: np.ndarray,  # [4] of `mouth_squares`
+        cfg: MouthConfig,
+    ) -> np.ndarray | None:  # [size, size, 3] uint8; None where the square reaches beyond what was cut
+        "What `crop_mouth` makes of the whole frame."
+        x, y, side, angle = square
+        reach = .8*side  # a turned square, its mouth a little above its centre
+        if not (self.inside[:2] <= [x - reach, y - reach]).all() or not (self.inside[2:] >= [x + reach, y + reach]).all(): return None
+        f = self.image.shape[1]/(self.box[2] - self.box[0])
+        return crop_mouth(self.image, np.array([(x + .5 - self.box[0])*f - .5, (y + .5 - self.box[1])*f - .5, side*f, angle]), cfg)
+
+def cut_patch(
+    frame: np.ndarray,  # [H, W, 3] uint8
+    track: FaceTrack,  # where its mouth was seen last
+    cfg: MouthConfig,
+) -> Patch:
+    "What is kept of a frame, since where exactly to cut is known only later."
+    x, y, size = track.numbers[-5:-2]
+    side, (h, w) = size*MOUTH_PER_SIZE/cfg.mouth_fraction, frame.shape[:2]
+    low, high = np.floor([x - 1.1*side, y - 1.1*side]).astype(int), np.ceil([x + 1.1*side, y + 1.1*side]).astype(int)
+    inside = np.r_[np.where(low <= 0, -np.inf, low), np.where(high >= [w, h], np.inf, high)]
+    (x0, y0), (x1, y1) = np.clip(low, 0, [w - 1, h - 1]), np.clip(high, 1, [w, h])
+    image, shrink = frame[y0:y1, x0:x1], side/cfg.size
+    if shrink <= 1.4: return Patch(image.copy(), np.array([x0, y0, x1, y1]), inside)
+    new = max(1, round((x1 - x0)/shrink)), max(1, round((y1 - y0)/shrink))
+    return Patch(cv2.resize(image, new, interpolation=cv2.INTER_AREA), np.array([x0, y0, x1, y1]), inside)
+
+# %% ../nbs/02_mouth.ipynb #3d5b2257
 def stream_mouth(
     path: Path,  # the video file
     cfg: MouthConfig = MouthConfig(),
     seconds: float = 10.,  # length of a piece, to within half a second
     max_seconds: float = float('inf'),  # a longer video is refused
 ) -> Iterator[MouthClip]:  # consecutive pieces
-    "Read a video twice, once to follow the faces and once to cut, so that memory stays flat however long it is."
+    "Follow the faces, and then cut; from patches that were kept, or, where they do not fit in memory, from the video read again."
     tracker, kept, n_bytes, step = FaceTracker(cfg), [], 0, min(seconds, .4)  # few frames at a time: they may be large
     for frames, audio in stream_media(path, step):
-        for frame in frames: tracker.update(frame)
+        patches = []
+        for frame in frames:
+            tracker.update(frame)
+            if kept is not None: patches.append({t: cut_patch(frame, t, cfg) for t in tracker.near})
         if tracker.n > max_seconds*FPS: raise MediaError(path, 'too long', f'over {max_seconds/60:g} minutes')
-        n_bytes += frames.nbytes
-        kept = kept + [(frames, audio)] if kept is not None and n_bytes <= 100_000_000 else None  # short: decode once
+        n_bytes += sum(p.image.nbytes for some in patches for p in some.values())
+        kept = kept + [(patches, audio)] if kept is not None and n_bytes <= 100_000_000 else None
+    tracker.end()
     n = tracker.n
-    share = tracker.tracks[0].n_frames/n if tracker.tracks else 0.
-    if share < max(cfg.min_face_fraction, 1e-9):
-        raise MediaError(path, 'no face', f'found in {share:.0%} of {n} frames, {cfg.min_face_fraction:.0%} are needed')
-    squares, found = mouth_squares(tracker.tracks[0], n, cfg)
+    squares, found = mouth_squares(tracker.tracks[0], n, cfg) if tracker.tracks else (None, np.zeros(n))
+    if found.mean() < max(cfg.min_face_fraction, 1e-9):
+        raise MediaError(path, 'no face', f'found in {found.mean():.0%} of {n} frames, {cfg.min_face_fraction:.0%} are needed')
+    pieces = kept and _cut_patches(kept, tracker.tracks[0], squares, cfg)
     i, clips = 0, []
-    for frames, audio in kept or stream_media(path, step):
+    for frames, audio in pieces or stream_media(path, step):
         s, i = slice(i, i + len(frames)), i + len(frames)
-        clips.append(MouthClip(np.stack([crop_mouth(f, q, cfg) for f, q in zip(frames, squares[s])]), audio, found[s]))
+        crops = frames if pieces else np.stack([crop_mouth(f, q, cfg) for f, q in zip(frames, squares[s])])
+        clips.append(MouthClip(crops, audio, found[s]))
         if sum(c.n_frames for c in clips) >= round(seconds*FPS): yield join_clips(clips); clips = []
     if clips: yield join_clips(clips)
+
+def _cut_patches(kept, track, squares, cfg):
+    "Crops and sound of each piece; None if a patch is missing."
+    done, i, black = [], 0, np.zeros((cfg.size, cfg.size, 3), np.uint8)
+    for patches, audio in kept:
+        crops = []
+        for some, q in zip(patches, squares[i:i + len(patches)]):
+            crop = black if not np.isfinite(q[0]) else some[track].crop(q, cfg) if track in some else None
+            if crop is None: return
+            crops.append(crop)
+        done.append((np.stack(crops), audio)); i += len(crops)
+    return done
 
 # %% ../nbs/02_mouth.ipynb #9b33f870
 def read_mouth(

@@ -39,7 +39,7 @@ def read_flags(
 
 def save_dir_of(save_dir: str) -> Path: return Path(save_dir).expanduser()
 
-# %% ../nbs/19_cli.ipynb #6cc230e6
+# %% ../nbs/19_cli.ipynb #56a1908a
 DATA = typer.Option('', '--data_dir', '--data-dir', help='Folder of videos; the demo data if not given.')
 SAVE = typer.Option('results', '--save_dir', '--save-dir', help='Folder for checkpoint, tables and figures.')
 PRESET = typer.Option('small', '--preset', help="'small' (two CPU cores, minutes) or 'full' (a GPU).")
@@ -74,12 +74,13 @@ def train(context: typer.Context, data_dir: str = DATA, save_dir: str = SAVE, pr
           batch_size: Optional[int] = BATCH, learning_rate: Optional[float] = RATE, max_videos_per_class: Optional[int] = MOST,
           seed: int = SEED, workers: Optional[int] = WORKERS, cache_dir: Optional[str] = CACHE):
     "Train a detector on the authentic clips of a folder, evaluate it on people it has not seen, write everything."
-    from avfake.pipeline import evaluate as measure, load_controls, make_configs, prepare, summary as told, train as fit
+    from avfake.pipeline import evaluate as measure, load_controls, make_configs, prepare, processes, summary as told, train as fit
     config, training = make_configs(preset, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
                                     workers=workers, **read_flags(context.args))
-    prepared, out = prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers), save_dir_of(save_dir)
-    print(prepared)
+    prepared, out, first = prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers), save_dir_of(save_dir), processes().is_main_process
+    if first: print(prepared)
     detector, _ = fit(prepared, config, training, out)
+    if not first: return  # one process evaluates
     measure(detector, prepared, out, 'test', load_controls(out/'controls.pth', config), seed)
     print(told(out))
 

@@ -246,7 +246,7 @@ class TrainWindows(Dataset):
         return dict(video=torch.from_numpy(video).permute(0, 3, 1, 2).contiguous(), mel=mel, valid=valid_shifts(start, first, stop, self.cfg),
                     start=start, clip=i % self.n_clips)
 
-# %% ../nbs/05_data.ipynb #58367932
+# %% ../nbs/05_data.ipynb #a6ac1405
 def person_order(
     order: np.ndarray,  # [N] numbers of clips, shuffled
     people: list,  # identity of each clip; None or '' where it is not known
@@ -264,12 +264,14 @@ def person_order(
 
 
 class ClipBatches(Sampler):
-    "Batches of (epoch, number) in which no clip stands twice; reshuffled for each epoch of the data set."
+    "Batches of (epoch, number) in which no clip stands twice, or one process's share of each; reshuffled for each epoch of the data set."
     def __init__(self, dataset: TrainWindows, batch_size: int, shuffle: bool = True, drop_last: bool = True,
-                 people: list | None = None):
+                 people: list | None = None, share: tuple = (1, 0)):
         if people is not None and len(people) != dataset.n_clips:
             raise ValueError(f'{len(people)} identities for {dataset.n_clips} clips')
+        if batch_size % share[0]: raise ValueError(f'batch_size = {batch_size} cannot be divided among {share[0]} processes')
         self.dataset, self.batch_size, self.shuffle, self.drop_last, self.people = dataset, batch_size, shuffle, drop_last, people
+        self.own = slice(batch_size*share[1]//share[0], batch_size*(share[1] + 1)//share[0])
 
     def __len__(self):
         n, b = self.dataset.n_clips, self.batch_size
@@ -283,7 +285,7 @@ class ClipBatches(Sampler):
             if self.people is not None: order = person_order(order, self.people, b, rng)
             batches = [order[a:a + b] for a in range(0, d.n_clips - (b - 1 if self.drop_last else 0), b)]
             if self.people is not None: batches = [batches[i] for i in rng.permutation(len(batches))]
-            for batch in batches: yield [(epoch, int(i) + p*d.n_clips) for i in batch]
+            for batch in batches: yield [(epoch, int(i) + p*d.n_clips) for i in batch[self.own]]
 
 def _one_thread(worker): torch.set_num_threads(1); cv2.setNumThreads(1)
 
@@ -294,11 +296,12 @@ def make_loader(
     shuffle: bool = True,
     drop_last: bool = True,
     people: list | None = None,  # identity of each clip, to bring clips of the same person together
+    share: tuple = (1, 0),  # of how many processes that divide each batch among them this is which
 ) -> DataLoader:  # of batches: a dict as from the data set, with a batch axis in front
     "Call `dataset.set_epoch` before each epoch."
     if drop_last and batch_size > dataset.n_clips:
         raise ValueError(f'batch_size = {batch_size}, but there are only {dataset.n_clips} clips; lower it')
-    batches = ClipBatches(dataset, batch_size, shuffle, drop_last, people)
+    batches = ClipBatches(dataset, batch_size, shuffle, drop_last, people, share)
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
                       worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
                       generator=torch.Generator().manual_seed(dataset.seed))

@@ -9,7 +9,7 @@ __all__ = ['SCORED', 'WRITTEN', 'RECORD', 'make_configs', 'known_settings', 'cac
            'Evaluation', 'examples', 'sample_clips', 'localise_clips', 'evaluate', 'summary', 'run_record',
            'read_record', 'reproduce']
 
-# %% ../nbs/17_pipeline.ipynb #28099afa
+# %% ../nbs/17_pipeline.ipynb #d62c7b0b
 import copy
 import json
 import os
@@ -35,7 +35,7 @@ from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves, sav
 from .report import write_results_page
 from .robustness import robustness
 from .synthetic import make_demo
-from .training import TrainConfig, make_train_config, set_seed, train_density, train_detector, weak_points
+from .training import TrainConfig, make_train_config, processes, set_seed, train_density, train_detector, weak_points
 
 # %% ../nbs/17_pipeline.ipynb #7e6c81b0
 def make_configs(
@@ -60,7 +60,7 @@ def cache_home() -> Path:
     "Where clips are cached and demo data is made: $AVFAKE_CACHE, else the user's cache folder."
     return Path(os.environ.get('AVFAKE_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'avfake')
 
-# %% ../nbs/17_pipeline.ipynb #2ac99b02
+# %% ../nbs/17_pipeline.ipynb #b45bcc45
 SCORED = ('validation', 'calibration', 'test')  # splits that are scored by default
 
 
@@ -103,11 +103,13 @@ def prepare(
     need_authentic: bool = True,  # refuse a folder without authentic clips
 ) -> Prepared:
     "Index, split and cache a folder of videos. What cannot be used is kept with its reason."
-    data_dir = Path(data_dir).expanduser() if data_dir else make_demo(cache_home()/'demo')
-    manifest, report = index_videos(data_dir, max_videos_per_class, seed, need_authentic=need_authentic)
-    if need_authentic: make_splits(manifest, seed=seed)  # a folder that cannot be split is told before the long work
-    table = extract_clips(manifest, data_dir, cache_dir or cache_home()/'clips', config.mouth, workers,
-                          min_frames=config.window.vis_num_frames)
+    state = processes()
+    with state.main_process_first():  # the others find the work done
+        data_dir = Path(data_dir).expanduser() if data_dir else make_demo(cache_home()/'demo')
+        manifest, report = index_videos(data_dir, max_videos_per_class, seed, need_authentic=need_authentic)
+        if need_authentic: make_splits(manifest, seed=seed)  # a folder that cannot be split is told before the long work
+        table = extract_clips(manifest, data_dir, cache_dir or cache_home()/'clips', config.mouth, workers,
+                              min_frames=config.window.vis_num_frames, progress=state.is_main_process)
     if need_authentic: manifest = split_usable(manifest, table, seed)
     return Prepared(data_dir, manifest, table, report)
 
@@ -141,7 +143,7 @@ def prepare_for(
         prepared.manifest = manifest.assign(split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known))
     return prepared
 
-# %% ../nbs/17_pipeline.ipynb #5e2dd345
+# %% ../nbs/17_pipeline.ipynb #cf36a8ac
 @torch.no_grad()
 def stream_statistics(
     detector: Detector,
@@ -171,7 +173,8 @@ def train_controls(
     random = Detector(detector.cfg).to(detector.device)
     (save_dir/'checkpoints'/'random').mkdir(parents=True, exist_ok=True)
     train_density(random, train_entries, validation_entries, cfg, save_dir/'checkpoints'/'random')
-    clips = [stream_statistics(detector, open_clip(e)) for e in tqdm(train_entries, desc='controls', mininterval=5, leave=False)]
+    clips = [stream_statistics(detector, open_clip(e)) for e in tqdm(train_entries, desc='controls', mininterval=5, leave=False,
+                                                                       disable=not processes().is_main_process)]
     return dict(random_features=random.eval(), **{k: np.stack([c[k] for c in clips]) for k in ('audio_only', 'video_only')})
 
 
@@ -195,13 +198,14 @@ def train(
     save_dir: Path | str = 'results',
 ) -> tuple[Detector, pd.DataFrame]:  # calibrated detector, history
     "Train, calibrate, and write best_model.pth, controls.pth, training_curves.png, split files and logs/."
-    save_dir = Path(save_dir)
-    sweep(save_dir)
+    save_dir, state = Path(save_dir), processes()
+    if state.is_main_process: sweep(save_dir)
     entries, held = prepared.entries('train'), prepared.entries('validation')
     detector, history, health = train_detector(config, cfg, entries, held, save_dir, prepared.people())
     controls = train_controls(detector, cfg, entries, held, save_dir)
-    save_controls(controls, save_dir/'controls.pth')
     calibrate(detector, prepared)
+    if not state.is_main_process: return detector, history
+    save_controls(controls, save_dir/'controls.pth')
     save_split(prepared.manifest, save_dir/'split', cfg.seed)
     save_detector(detector, save_dir/'best_model.pth', seed=cfg.seed, training=asdict(cfg), sentinels=health,
                   manifest_hash=manifest_hash(prepared.manifest), split_hash=split_hash(prepared.manifest), training_clips=len(entries), trained_on=sorted(trained_on(prepared)))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SyncConfig', 'align_audio', 'Fusion', 'SyncModel', 'similarity', 'delay_logits', 'sync_loss']
 
-# %% ../nbs/08_sync.ipynb #50de45bb
+# %% ../nbs/08_sync.ipynb #47e19307
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -131,15 +132,16 @@ def delay_logits(
     v, a = model.embed(video, mel, delays)
     return similarity(v[:, None], a) * model.log_scale.exp()
 
-# %% ../nbs/08_sync.ipynb #2ec66065
+# %% ../nbs/08_sync.ipynb #2fcd172d
 def sync_loss(
     model: SyncModel,
     video: Tensor,  # [B, F, 3, H, W]
     mel: Tensor,  # [B, n_mels, M] with a context of K frames
     valid: Tensor,  # [B, 2K+1] True where that delay stays inside the clip
     hard: bool = True,  # offer the clip's own sound at other delays too
+    gather: Callable = lambda x: (x, 0),  # windows -> those of all processes, and where these stand among them
 ) -> tuple[Tensor, dict]:  # loss, and {name: value} of what to log
-    "InfoNCE over other clips and over delays, for both critics (arXiv 1807.03748)."
+    "InfoNCE over other clips and over delays, for both critics (arXiv 1807.03748); with `gather`, this process's share of it."
     B, K = len(video), valid.shape[1] // 2
     delays = torch.arange(-K, K + 1, device=mel.device)
     offered = valid & (delays.abs() > model.cfg.ignored_delay) if hard else torch.zeros_like(valid)
@@ -150,21 +152,25 @@ def sync_loss(
     zero = int((delays[used] == 0).nonzero())
     right = own[:, zero]  # [B, F, D]
 
+    (pictures, at), (sounds, _) = gather(v), gather(right)  # [N, F, D], these from `at` on
+
     scale = model.log_scale.exp().clamp(max=100)
     def pool(x): return x if model.cfg.per_frame else x.mean(-1, keepdim=True)  # [..., F] to [..., F] or [..., 1]
-    answers = torch.arange(B, device=v.device)[:, None].expand(B, v.shape[1] if model.cfg.per_frame else 1)
-    cross = pool(torch.einsum('ifd,jfd->ijf', v, right) * scale)
+    answers = at + torch.arange(B, device=v.device)[:, None].expand(B, v.shape[1] if model.cfg.per_frame else 1)
+    heard = pool(torch.einsum('ifd,jfd->ijf', v, sounds) * scale)  # [B, N, F or 1] which sound belongs to the picture?
+    seen = pool(torch.einsum('ifd,jfd->ijf', right, pictures) * scale)  # which picture to the sound?
     each = pool((v[:, None] * own).sum(-1) * scale)
     late = each.masked_fill(~offered[..., None], float('-inf'))
     if model.cfg.tolerant:
         fits = each.masked_fill(~near[..., None], float('-inf')).logsumexp(1)  # [B, F or 1]
-        cross = torch.where(torch.eye(B, dtype=torch.bool, device=v.device)[..., None], fits[:, None], cross)
-    cosine_loss = (F.cross_entropy(torch.cat([cross, late], 1), answers)
-                   + F.cross_entropy(cross.transpose(0, 1), answers)) / 2
+        true = torch.arange(len(sounds), device=v.device) == answers[:, :1]
+        heard, seen = (torch.where(true[..., None], fits[:, None], x) for x in (heard, seen))
+    cosine_loss = (F.cross_entropy(torch.cat([heard, late], 1), answers) + F.cross_entropy(seen, answers)) / 2
 
-    choices = torch.cat([repeat(right, 'j f d -> b j f d', b=B), own], 1)
-    critic = pool(model.fusion.critic(model.fusion(v[:, None], choices)).squeeze(-1))  # [B, B + S, F or 1]
-    critic = torch.cat([critic[:, :B], critic[:, B:].masked_fill(~offered[..., None], float('-inf'))], 1)
+    N = len(sounds)
+    choices = torch.cat([repeat(sounds, 'j f d -> b j f d', b=B), own], 1)
+    critic = pool(model.fusion.critic(model.fusion(v[:, None], choices)).squeeze(-1))  # [B, N + S, F or 1]
+    critic = torch.cat([critic[:, :N], critic[:, N:].masked_fill(~offered[..., None], float('-inf'))], 1)
     critic_loss = F.cross_entropy(critic, answers)
     accuracy = (critic.argmax(1) == answers).float().mean()
     return cosine_loss + critic_loss, dict(cosine_loss=cosine_loss.item(), critic_loss=critic_loss.item(),

@@ -179,7 +179,7 @@ def data_url(
         content = buffer.getvalue()
     return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
-# %% ../nbs/14_report.ipynb #ed865299
+# %% ../nbs/14_report.ipynb #e6f7632d
 def told(
     settings: dict,  # of parts, as `asdict` gives them
 ) -> str:
@@ -187,7 +187,7 @@ def told(
     return ', '.join(told(v) if isinstance(v, dict) else f'{k} {v}' for k, v in settings.items())
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     "A verdict and the evidence for it; shows itself in a notebook, and saves itself as a page."
     verdict: Verdict
@@ -196,6 +196,8 @@ class Report:
     score: ClipScore | None = None
     clip: StoredClip | None = None
     settings: str = ''  # of the detector, by name
+
+    def __repr__(self): return str(self.verdict)
 
     @property
     def lines(self) -> list[str]:

@@ -117,7 +117,7 @@ run: check-data-dir $(READY)  ## Train on authentic clips, evaluate, draw: nbs/r
 test: $(READY)  ## Run every notebook and the tests in tests/, each a counted pytest case
 	@$(PY) -m pytest tests -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)
 
-RELIABILITY := $(addprefix tests/test_,hostile.py kills.py fuzz.py safety.py install.py end_to_end.py::test_reproduce)
+RELIABILITY := $(addprefix tests/test_,hostile.py kills.py processes.py fuzz.py safety.py install.py end_to_end.py::test_reproduce)
 test-reliability: $(READY)  ## Hostile files, kills, full disks, fuzzing, installation: all of it, and the counts (half an hour)
 	@AVFAKE_RELIABILITY=full $(PY) -m pytest $(RELIABILITY) -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)
 

@@ -239,7 +239,7 @@ def make_temporal(
     if cfg.temporal == 'mamba': return BidirectionalMamba(d_model, layers, cfg.stream_dropout)
     return TransformerBlock(d_model, layers, cfg.stream_heads, cfg.stream_dropout)
 
-# %% ../nbs/07_streams.ipynb #5d390d21
+# %% ../nbs/07_streams.ipynb #443aa351
 def mean_frame(
     x: Tensor,  # [B, T, C, H, W]
     mask: Tensor | None = None,  # [B, T] True where there is padding
@@ -273,8 +273,11 @@ class VisualStream(nn.Module):
     ) -> Tensor:  # [B, T, channels, vis_image_size, vis_image_size], about zero mean and unit deviation
         "Scale, resize, make grey, take off what stands still and stack neighbouring frames as the configuration says."
         size, stack = self.cfg.vis_image_size, self.cfg.vis_frame_stack
-        x = video.float() / 255 if video.dtype == torch.uint8 else video
-        if self.cfg.vis_grey: x = (x * x.new_tensor([.299, .587, .114])[:, None, None]).sum(2, keepdim=True)
+        unit = 255 if video.dtype == torch.uint8 else 1
+        if self.cfg.vis_grey:
+            r, g, b = video.split(1, 2)
+            x = r * (.299 / unit) + g * (.587 / unit) + b * (.114 / unit)
+        else: x = video / unit
         if x.shape[-2:] != (size, size):
             flat = F.interpolate(rearrange(x, 'b t c h w -> (b t) c h w'), (size, size), mode='bilinear', antialias=True,
                                  align_corners=False)

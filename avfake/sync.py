@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['SyncConfig', 'align_audio', 'Fusion', 'SyncModel', 'similarity', 'delay_logits', 'sync_loss']
 
-# %% ../nbs/08_sync.ipynb #47e19307
+# %% ../nbs/08_sync.ipynb #c0a24d52
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from .data import WindowConfig
@@ -36,7 +36,7 @@ class SyncConfig:
         "Delays searched, both signs and zero."
         return 2 * self.max_delay + 1
 
-# %% ../nbs/08_sync.ipynb #922d1636
+# %% ../nbs/08_sync.ipynb #4b1ce937
 def align_audio(
     audio: Tensor,  # [B, C, D] one feature a chunk
     n_frames: int,
@@ -72,8 +72,9 @@ class Fusion(nn.Module):
         a: Tensor,  # [..., T, D] projected audio features
     ) -> Tensor:  # [..., T, D] sync features
         scale = v.shape[-1] ** .5  # back to about unit deviation
-        v, a = torch.broadcast_tensors(v * scale, a * scale)
-        return self.mix(torch.cat([v, a, v * a, (v - a).abs()], -1))
+        v, a, first = v * scale, a * scale, self.mix[0]
+        parts = zip((v, a, v * a, (v - a).abs()), first.weight.chunk(4, 1))  # of one linear layer: those of `v` and `a` need no broadcasting
+        return self.mix[1:](sum((F.linear(x, w) for x, w in parts), first.bias))
 
 # %% ../nbs/08_sync.ipynb #98de520b
 class SyncModel(nn.Module):
@@ -132,7 +133,7 @@ def delay_logits(
     v, a = model.embed(video, mel, delays)
     return similarity(v[:, None], a) * model.log_scale.exp()
 
-# %% ../nbs/08_sync.ipynb #2fcd172d
+# %% ../nbs/08_sync.ipynb #cdbf0315
 def sync_loss(
     model: SyncModel,
     video: Tensor,  # [B, F, 3, H, W]
@@ -167,10 +168,8 @@ def sync_loss(
         heard, seen = (torch.where(true[..., None], fits[:, None], x) for x in (heard, seen))
     cosine_loss = (F.cross_entropy(torch.cat([heard, late], 1), answers) + F.cross_entropy(seen, answers)) / 2
 
-    N = len(sounds)
-    choices = torch.cat([repeat(sounds, 'j f d -> b j f d', b=B), own], 1)
-    critic = pool(model.fusion.critic(model.fusion(v[:, None], choices)).squeeze(-1))  # [B, N + S, F or 1]
-    critic = torch.cat([critic[:, :N], critic[:, N:].masked_fill(~offered[..., None], float('-inf'))], 1)
+    critic, late = (pool(model.fusion.critic(model.fusion(v[:, None], a)).squeeze(-1)) for a in (sounds[None], own))  # [B, N or S, F or 1]
+    critic = torch.cat([critic, late.masked_fill(~offered[..., None], float('-inf'))], 1)
     critic_loss = F.cross_entropy(critic, answers)
     accuracy = (critic.argmax(1) == answers).float().mean()
     return cosine_loss + critic_loss, dict(cosine_loss=cosine_loss.item(), critic_loss=critic_loss.item(),

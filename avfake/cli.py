@@ -39,7 +39,7 @@ def read_flags(
 
 def save_dir_of(save_dir: str) -> Path: return Path(save_dir).expanduser()
 
-# %% ../nbs/19_cli.ipynb #56a1908a
+# %% ../nbs/19_cli.ipynb #1c82868a
 DATA = typer.Option('', '--data_dir', '--data-dir', help='Folder of videos; the demo data if not given.')
 SAVE = typer.Option('results', '--save_dir', '--save-dir', help='Folder for checkpoint, tables and figures.')
 PRESET = typer.Option('small', '--preset', help="'small' (two CPU cores, minutes) or 'full' (a GPU).")
@@ -62,11 +62,12 @@ def demo(out_dir: str = typer.Argument('demo_data', help='Folder to make it in.'
 
 @app.command(context_settings=FLAGS)
 def extract(context: typer.Context, data_dir: str = DATA, preset: str = PRESET, max_videos_per_class: Optional[int] = MOST,
-            seed: int = SEED, workers: Optional[int] = WORKERS, cache_dir: Optional[str] = CACHE):
+            seed: int = SEED, workers: Optional[int] = WORKERS, cache_dir: Optional[str] = CACHE,
+            engine: str = typer.Option('processes', '--engine', help="'processes' of this machine, or 'ray': the cluster that RAY_ADDRESS names.")):
     "Find the mouths of a folder of videos and put the clips into the cache."
     from avfake.pipeline import make_configs, prepare
     config, _ = make_configs(preset, **read_flags(context.args))
-    print(prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers, need_authentic=False))
+    print(prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers, need_authentic=False, engine=engine))
 
 
 @app.command(context_settings=FLAGS)

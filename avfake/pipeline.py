@@ -60,7 +60,7 @@ def cache_home() -> Path:
     "Where clips are cached and demo data is made: $AVFAKE_CACHE, else the user's cache folder."
     return Path(os.environ.get('AVFAKE_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'avfake')
 
-# %% ../nbs/17_pipeline.ipynb #b45bcc45
+# %% ../nbs/17_pipeline.ipynb #eec98dd4
 SCORED = ('validation', 'calibration', 'test')  # splits that are scored by default
 
 
@@ -101,6 +101,7 @@ def prepare(
     cache_dir: Path | None = None,  # a folder below `cache_home()` if not given
     workers: int | None = None,  # processes; one a core if None
     need_authentic: bool = True,  # refuse a folder without authentic clips
+    engine: str = 'processes',  # that extract: of this machine, or 'ray'
 ) -> Prepared:
     "Index, split and cache a folder of videos. What cannot be used is kept with its reason."
     state = processes()
@@ -109,7 +110,7 @@ def prepare(
         manifest, report = index_videos(data_dir, max_videos_per_class, seed, need_authentic=need_authentic)
         if need_authentic: make_splits(manifest, seed=seed)  # a folder that cannot be split is told before the long work
         table = extract_clips(manifest, data_dir, cache_dir or cache_home()/'clips', config.mouth, workers,
-                              min_frames=config.window.vis_num_frames, progress=state.is_main_process)
+                              min_frames=config.window.vis_num_frames, progress=state.is_main_process, engine=engine)
     if need_authentic: manifest = split_usable(manifest, table, seed)
     return Prepared(data_dir, manifest, table, report)
 

@@ -200,7 +200,7 @@ def weak_points(
         said.append('the anomaly score of validation clips does not rise when their sound is shifted: it does not see sync')
     return said
 
-# %% ../nbs/11_training.ipynb #06eae2cf
+# %% ../nbs/11_training.ipynb #d189f215
 def fastest_precision() -> str:  # 'bf16', 'fp16' or 'no'
     "What this device multiplies fastest in without losing range; a CPU with bf16 instructions takes half the time with them."
     if torch.cuda.is_available(): return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
@@ -220,9 +220,9 @@ def make_accelerator(cfg: TrainConfig) -> Accelerator:
 
 
 def seed_epoch(
-    seed: int,
-    epoch: int,
-    process: int = 0,
+    seed: int,  # of the run
+    epoch: int,  # that begins
+    process: int = 0,  # each draws its own
 ):
     "Start torch's generators, which dropout draws from, anew: an epoch is the same whether or not the run was cut off before it."
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0]))
@@ -413,7 +413,7 @@ def fingerprint(
     told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-# %% ../nbs/11_training.ipynb #237f7471
+# %% ../nbs/11_training.ipynb #d9e8acce
 @torch.no_grad()
 def window_features(
     detector: Detector,
@@ -424,11 +424,12 @@ def window_features(
     detector.eval()
     delays, features, pairs = detector.sequence_delays, [], []
     state = processes()
-    for entry in tqdm(np.array_split(entries, state.num_processes)[state.process_index], desc='features', unit='clip', mininterval=5, leave=False, disable=not state.is_main_process):
-        for batch in clip_windows(str(entry), detector.cfg.window, stride, context=int(delays.max())):
-            v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)
-            features.append(detector.sequence(v, a, delays).float().cpu())
-            pairs.append(torch.stack([v, a[:, len(delays) // 2]], 1).float().cpu())
+    with state.split_between_processes(entries) as mine:
+        for entry in tqdm(mine, desc='features', unit='clip', mininterval=5, leave=False, disable=not state.is_main_process):
+            for batch in clip_windows(entry, detector.cfg.window, stride, context=int(delays.max())):
+                v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)
+                features.append(detector.sequence(v, a, delays).float().cpu())
+                pairs.append(torch.stack([v, a[:, len(delays) // 2]], 1).float().cpu())
     return torch.cat(gather_object(features)), torch.cat(gather_object(pairs))
 
 

@@ -7,13 +7,15 @@ __all__ = ['NEAR', 'SMALL', 'PRESETS', 'DetectorConfig', 'parts_of', 'change', '
            'ClipScore', 'answers', 'delays_over_time', 'attention', 'save_tensors', 'load_tensors', 'versions',
            'save_detector', 'best_device', 'load_detector', 'score_extracted', 'score_file']
 
-# %% ../nbs/10_detector.ipynb #31df6d75
+# %% ../nbs/10_detector.ipynb #08d764f0
 import io
 import json
 import tempfile
 import weakref
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from .mouth import MouthClip, MouthConfig
 from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, similarity
 
-# %% ../nbs/10_detector.ipynb #c9113777
+# %% ../nbs/10_detector.ipynb #e3965999
 NEAR = 4  # frames of delay on each side that the sequence of delays holds
 
 
@@ -41,6 +43,7 @@ class DetectorConfig:
     sync: SyncConfig = SyncConfig()
     density: DensityConfig = DensityConfig()
     density_weight: float = 1.  # of the density beside the match in the score
+    match_frames: int = 32  # a stretch over which windows say together which sound fits
     match_delay: int = 1  # frames by which a recording's own delay may differ from zero: within them sound and picture match
     density_margin: float = 0.5  # deviations by which a picture must be less usual than most before it counts
     score_stride: int = 2  # frames between the windows that are scored
@@ -105,7 +108,7 @@ def make_config(
     if preset not in PRESETS: raise ValueError(f"preset = {preset!r} is not one of {', '.join(PRESETS)}")
     return change(DetectorConfig(), **{**PRESETS[preset], **changes})
 
-# %% ../nbs/10_detector.ipynb #5e163925
+# %% ../nbs/10_detector.ipynb #c76b6a22
 class Detector(nn.Module):
     "Streams, fusion, whitening and density, and the calibration that turns a score into a verdict."
     def __init__(self, cfg: DetectorConfig = DetectorConfig()):
@@ -156,22 +159,27 @@ class Detector(nn.Module):
         return self.density.log_prob(self.whitening(features)) / self.cfg.sequence_dim
 
     def match_log_prob(self,
-        v: Tensor,  # [B, F, D] projected visual features
-        a: Tensor,  # [B, S, F, D] projected audio features at each delay
-        delays: Tensor,  # [S] frames, with 0 among them
-        valid: Tensor,  # [B, S] True where that delay stays inside the clip
+        delays: Tensor,  # [B, 2*max_delay + 1] logits of the own sound at each delay, -inf where that leaves the clip
+        sounds: Tensor,  # [B, N] logits of the bank's sounds with this picture
+        pictures: Tensor,  # [B, N] logits of the bank's pictures with this sound
     ) -> Tensor:  # [B] nats, at most 0
         "How probable the sound at about its own delay is among its delays and the bank's sounds, and the picture among the bank's pictures."
-        scale, zero, frames = self.sync.log_scale.exp(), int((delays == 0).nonzero()), v.shape[1]
-        own = similarity(v[:, None], a) * scale
-        near = (valid & (delays.abs() <= self.cfg.match_delay)) | (delays == 0)
-        right = own.masked_fill(~near, float('-inf')).logsumexp(1, keepdim=True)
-        offered = valid & (delays.abs() > max(self.cfg.sync.ignored_delay, self.cfg.match_delay))
-        pictures, sounds = self.bank.unbind(1)
-        others = torch.einsum('bfd,nfd->bn', v, sounds) / frames * scale
-        sound = torch.cat([right, own.masked_fill(~offered, float('-inf')), others], 1).log_softmax(1)[:, 0]
-        others = torch.einsum('nfd,bfd->bn', pictures, a[:, zero]) / frames * scale
-        return (sound + torch.cat([right, others], 1).log_softmax(1)[:, 0]) / 2
+        away = (torch.arange(delays.shape[1], device=delays.device) - delays.shape[1] // 2).abs()
+        right = delays[:, away <= self.cfg.match_delay].logsumexp(1, keepdim=True)
+        wrong = delays[:, away > max(self.cfg.sync.ignored_delay, self.cfg.match_delay)]
+        sound, picture = torch.cat([right, wrong, sounds], 1), torch.cat([right, pictures], 1)
+        return (sound.log_softmax(1)[:, 0] + picture.log_softmax(1)[:, 0]) / 2
+
+    def together(self,
+        starts: Tensor,  # [W] first frames of windows
+        logits: Tensor,  # [W, N] of each of them, -inf where it has none
+    ) -> Tensor:  # [W, N]
+        "The logits of the stretch around each window: their mean over its windows, times the whole windows that fit into it."
+        apart, length = (starts[:, None] - starts).abs(), self.cfg.window.vis_num_frames
+        near, known = (apart <= max(0, self.cfg.match_frames - length) // 2).float(), logits.isfinite()
+        fit = 1 + ((starts * near).amax(1) - torch.where(near > 0, starts, starts.max()).amin(1)) / length
+        mean = near @ logits.masked_fill(~known, 0.) / (near @ known.float()).clamp(min=1)
+        return (fit[:, None] * mean).masked_fill(near @ known.float() == 0, float('-inf'))
 
     def pool(self,
         density: Tensor,  # [B, F] nats a dimension
@@ -186,39 +194,60 @@ class Detector(nn.Module):
         video: Tensor,  # [B, F, 3, S, S]
         mel: Tensor,  # [B, n_mels, M] with a context of `max_delay` frames on each side
         valid: Tensor,  # [B, 2*max_delay + 1] True where that delay stays inside the clip
-    ) -> dict[str, Tensor]:  # log_prob, match [B], density, cosine [B, F], delay_prob [B, 2*max_delay + 1]
-        "Everything that is known of windows."
-        K = self.cfg.sync.max_delay
+    ) -> dict[str, Tensor]:  # density, cosine [B, F], and logits: delays [B, 2*max_delay + 1], sounds and pictures [B, N] of the bank
+        "Everything that is known of windows, each by itself."
+        K, scale = self.cfg.sync.max_delay, self.sync.log_scale.exp()
         delays = torch.arange(-K, K + 1, device=mel.device)
         used = valid.any(0) | (delays[:, None] == self.sequence_delays.to(delays)).any(1)  # a short clip allows few
         v, a = self.sync.embed(video, mel, delays[used])
-        delays, valid = delays[used], valid[:, used]
-        heard = a[:, int((delays == 0).nonzero())]
-        logits = (similarity(v[:, None], a) * self.sync.log_scale.exp()).masked_fill(~valid, float('-inf'))
-        density, match = self.density_log_prob(self.sequence(v, a, delays)), self.match_log_prob(v, a, delays, valid)
-        delay_prob = torch.zeros(len(v), len(used), device=v.device)
-        delay_prob[:, used] = logits.softmax(1)
-        return dict(log_prob=self.pool(density, match), density=density, match=match, cosine=(v * heard).sum(-1), delay_prob=delay_prob)
+        heard = a[:, int((delays[used] == 0).nonzero())]
+        own = torch.full(valid.shape, float('-inf'), device=v.device)
+        own[:, used] = similarity(v[:, None], a) * scale
+        pictures, sounds = self.bank.unbind(1)
+        others = lambda x, bank: torch.einsum('bfd,nfd->bn', x, bank) / v.shape[1] * scale
+        return dict(density=self.density_log_prob(self.sequence(v, a, delays[used])), cosine=(v * heard).sum(-1),
+                    delays=own.masked_fill(~valid & (delays != 0), float('-inf')), sounds=others(v, sounds), pictures=others(heard, pictures))
 
     @torch.no_grad()
+    def windows(self,
+        clip: MouthClip | StoredClip | Path,  # or the path of a cache entry
+        stride: int = None,  # frames between windows; `score_stride` if None
+        batch_size: int = 32,
+    ) -> Iterator[dict[str, Tensor]]:  # starts, log_prob, match [B], density, cosine [B, F], delay_prob [B, 2*max_delay + 1]
+        "What is known of the windows of a clip, in order, as many at a time as have all their neighbours; keeps no more than those."
+        self.eval()
+        stride, reach, held = stride or self.cfg.score_stride, max(0, self.cfg.match_frames - self.cfg.window.vis_num_frames) // 2, None
+        batches = clip_windows(clip, self.cfg.window, stride, self.cfg.sync.max_delay, batch_size)
+        last = -1  # first frame of the last window that was handed out
+        for batch in chain(batches, [None]):
+            if batch is not None:
+                new = dict(starts=batch['starts'], **self(*(batch[k].to(self.device) for k in ('video', 'mel', 'valid'))))
+                held = new if held is None else {k: torch.cat([held[k], new[k]]) for k in new}
+            starts = held['starts']
+            ready = (starts > last) & ((starts < starts[-1] - reach) | (batch is None))
+            if not ready.any(): continue
+            match = self.match_log_prob(*(self.together(starts.to(self.device), held[k])[ready.to(self.device)] for k in ('delays', 'sounds', 'pictures')))
+            density, cosine, delays = (held[k][ready.to(self.device)] for k in ('density', 'cosine', 'delays'))
+            last = int(starts[ready][-1])
+            yield dict(starts=starts[ready], log_prob=self.pool(density, match), match=match, density=density, cosine=cosine, delay_prob=delays.softmax(1))
+            needed = starts >= last - reach
+            held = {k: x[needed.to(x.device)] for k, x in held.items()}
+
     def score_clip(self,
         clip: MouthClip | StoredClip,  # mouth crops and sound
         batch_size: int = 32,
     ) -> 'ClipScore':
         "Score a clip by sliding windows; raises `MediaError` ('too short') when it is shorter than one window."
-        window, n = self.cfg.window, clip.n_frames
-        if n < window.vis_num_frames:
-            raise MediaError(getattr(clip, 'path', ''), 'too short', f'{n} frames, {window.vis_num_frames} are needed')
+        length, n = self.cfg.window.vis_num_frames, clip.n_frames
+        if n < length: raise MediaError(getattr(clip, 'path', ''), 'too short', f'{n} frames, {length} are needed')
         names = ('log_prob', 'density', 'match', 'cosine')
         sums, count, delay_prob, windows = torch.zeros(len(names), n), torch.zeros(n), 0., 0
-        self.eval()
-        for batch in clip_windows(clip, window, self.cfg.score_stride, self.cfg.sync.max_delay, batch_size):
-            out = self(*(batch[k].to(self.device) for k in ('video', 'mel', 'valid')))
-            delay_prob, windows = delay_prob + out['delay_prob'].sum(0).cpu(), windows + len(batch['starts'])
-            frames = torch.stack([out[k].cpu() if out[k].ndim == 2 else out[k].cpu()[:, None].expand(-1, window.vis_num_frames)
-                                  for k in names])  # [4, B, F]
-            for i, start in enumerate(batch['starts'].tolist()):
-                here = slice(start, start + window.vis_num_frames)
+        for told in self.windows(clip, batch_size=batch_size):
+            told = {k: x.cpu() for k, x in told.items()}
+            delay_prob, windows = delay_prob + told['delay_prob'].sum(0), windows + len(told['starts'])
+            frames = torch.stack([x if x.ndim == 2 else x[:, None].expand(-1, length) for x in map(told.get, names)])  # [4, B, F]
+            for i, start in enumerate(told['starts'].tolist()):
+                here = slice(start, start + length)
                 sums[:, here] += frames[:, i]; count[here] += 1
         per_frame = torch.where(count > 0, sums / count, float('nan')).numpy()
         return ClipScore(*per_frame, delay_prob=(delay_prob / windows).numpy(), windows=windows)

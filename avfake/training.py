@@ -349,7 +349,7 @@ def resume(checkpoint, fingerprint, objective, optimiser, rate, scaler=None, ave
     if scaler and saved['scaler']: scaler.load_state_dict(saved['scaler'])
     return Progress(**saved['progress']), saved['history'], saved['best']
 
-# %% ../nbs/11_training.ipynb #3768456b
+# %% ../nbs/11_training.ipynb #5ecb15bb
 @torch.no_grad()
 def validate_sync(
     detector: Detector,
@@ -409,11 +409,11 @@ def fingerprint(
     "A short hash of all that a run depends on, whatever folder the clips are in."
     free = ('workers', 'auto_batch_size', 'allow_out_of_range') + (('batch_size',) if cfg.auto_batch_size else ())
     settings = {k: v for k, v in asdict(cfg).items() if k not in free}
-    config = replace(config, density_weight=0., density_margin=0., match_delay=0, score_stride=1)  # training knows nothing of these
+    config = replace(config, density_weight=0., density_margin=0., match_frames=0, match_delay=0, score_stride=1)  # training knows nothing of these
     told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-# %% ../nbs/11_training.ipynb #d9e8acce
+# %% ../nbs/11_training.ipynb #76f2bbbd
 @torch.no_grad()
 def window_features(
     detector: Detector,
@@ -440,12 +440,10 @@ def measure_usual(
     stride: int = 2,  # frames between windows
 ):
     "Keep mean and deviation of density and match over authentic windows."
-    detector.eval()
-    density, match, cfg = [], [], detector.cfg
+    density, match = [], []
     for entry in tqdm(entries, desc='usual', disable=not processes().is_main_process, unit='clip', mininterval=5, leave=False):
-        for batch in clip_windows(entry, cfg.window, stride, cfg.sync.max_delay):
-            out = detector(*(batch[k].to(detector.device) for k in ('video', 'mel', 'valid')))
-            density.append(out['density'].mean(1)); match.append(out['match'])
+        for told in detector.windows(entry, stride):
+            density.append(told['density'].mean(1)); match.append(told['match'])
     detector.usual.copy_(torch.stack([torch.stack([x.mean(), x.std().clamp(min=1e-6)]) for x in map(torch.cat, (density, match))]))
 
 

@@ -92,9 +92,9 @@ def config_from_dict(
         made[f.name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
 
-# %% ../nbs/10_detector.ipynb #98be220d
-SMALL = dict(vis_backbone='resnet10t', vis_backbone_channels=(24, 48, 96, 192), vis_pretrained=False, vis_image_size=80,
-             vis_grey=True, vis_frame_stack=5, vis_transformer_layers=2, vis_transformer_d_model=192,
+# %% ../nbs/10_detector.ipynb #80b1406f
+SMALL = dict(vis_backbone='resnet10t', vis_backbone_channels=(24, 48, 96, 192), vis_pretrained=False, vis_image_size=56,
+             vis_frame_stack=5, vis_transformer_layers=2, vis_transformer_d_model=192,
              aud_backbone='conv1d', aud_backbone_channels=(80, 128, 128, 128), aud_pool=(1, 5), aud_transformer_layers=2,
              aud_transformer_d_model=192, stream_heads=4, stream_dropout=0.2, fusion_dim=192, ar_layers=3, ar_d_model=128, ar_heads=4)
 PRESETS = dict(full={}, small=SMALL)

@@ -295,7 +295,7 @@ def control_scores(
     scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes', 'pixels']].merge(seen[['leading_silence', 'loudness']], left_on='path', right_index=True)
     return {**found, **scalar_controls(scalars)}
 
-# %% ../nbs/17_pipeline.ipynb #26935265
+# %% ../nbs/17_pipeline.ipynb #ab8daa75
 @dataclass
 class Evaluation:
     "What an evaluation found."
@@ -383,7 +383,9 @@ def evaluate(
     if seen:
         with atomic_path(save_dir/'localisation.csv') as temporary: localisation_table(seen).to_csv(temporary, float_format='%.5g')
         save_figure(plot_localisation(seen), save_dir/'localisation.png')
-    if corrupted and rows.label.nunique() == 2:
+    elif localisation: metrics['notes'].append('Forged seconds were not looked for: that takes two people with two scored authentic clips each, or data that states its forged periods.')
+    if corrupted and rows.label.nunique() < 2: metrics['notes'].append('Nothing was corrupted: that takes scored clips of both kinds.')
+    elif corrupted:
         robustness(detector, sample_clips(rows, corrupted, seed)[['path', 'label', 'source']], prepared.data_dir, seed=seed, save_dir=save_dir)
     metrics['files'] = {name: file_digest(save_dir/name) for name in WRITTEN if (save_dir/name).is_file()}
     write_metrics(metrics, save_dir/'metrics.json')

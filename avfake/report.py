@@ -7,15 +7,16 @@ __all__ = ['LOOPS', 'STYLE', 'ENVIRONMENT', 'PAGE', 'BODY', 'TABLE', 'FIGURES', 
            'plot_evidence', 'loop', 'data_url', 'told', 'Report', 'write_page', 'report_on', 'promised', 'examine',
            'judge', 'provenance', 'videos_of', 'write_table', 'write_reports', 'write_results_page']
 
-# %% ../nbs/14_report.ipynb #d23b11f1
+# %% ../nbs/14_report.ipynb #ea249798
 import base64
 import io
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -323,7 +324,7 @@ def provenance(
     found['versions'] = ', '.join(f'{k} {v}' for k, v in versions().items())
     return found
 
-# %% ../nbs/14_report.ipynb #9cda8736
+# %% ../nbs/14_report.ipynb #f72ccc16
 TABLE = ENVIRONMENT.from_string("""<div class="avfake">
 <h1>{{ title }}</h1>
 <p>{{ counts }}</p>
@@ -385,14 +386,19 @@ def write_reports(
     single = out is not None and Path(out).suffix == '.html'
     if single and len(videos) > 1: raise ValueError(f'{out}: one page holds one video, and there are {len(videos)}; name a folder instead')
     threshold = promised(detector, false_alarm)
-    with tempfile.TemporaryDirectory(prefix='avfake-') as folder, closing(extract_each(videos, folder, detector.cfg.mouth)) as rows:
+    due = 0.  # when the table is written anew: the longer that takes, the less often
+    def tell():
+        if done: write_table(done, Path(out)/'index.html')
+    with tempfile.TemporaryDirectory(prefix='avfake-') as folder, ExitStack() as at_end:
+        rows = at_end.enter_context(closing(extract_each(videos, folder, detector.cfg.mouth)))
+        if out is not None and not single: at_end.callback(tell)  # stopped early, too
         for i, (path, row) in enumerate(zip(videos, rows)):
             report = report_on(detector, path, row, threshold)
             if single: report.save(Path(out))
             elif out is not None:
                 page = report.save(Path(out)/f'{i + 1:05d}.html')
                 done.append((report.verdict, report.thumbnail(), page.name))
-                write_table(done, Path(out)/'index.html')
+                if (start := time.monotonic()) >= due: tell(); due = time.monotonic() + 20 * (time.monotonic() - start)
             shutil.rmtree(f'{folder}/{i}', ignore_errors=True)  # its clip
             yield report.verdict
 

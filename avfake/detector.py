@@ -108,7 +108,7 @@ def make_config(
     if preset not in PRESETS: raise ValueError(f"preset = {preset!r} is not one of {', '.join(PRESETS)}")
     return change(DetectorConfig(), **{**PRESETS[preset], **changes})
 
-# %% ../nbs/10_detector.ipynb #c76b6a22
+# %% ../nbs/10_detector.ipynb #bf872a70
 class Detector(nn.Module):
     "Streams, fusion, whitening and density, and the calibration that turns a score into a verdict."
     def __init__(self, cfg: DetectorConfig = DetectorConfig()):
@@ -178,8 +178,8 @@ class Detector(nn.Module):
         apart, length = (starts[:, None] - starts).abs(), self.cfg.window.vis_num_frames
         near, known = (apart <= max(0, self.cfg.match_frames - length) // 2).float(), logits.isfinite()
         fit = 1 + ((starts * near).amax(1) - torch.where(near > 0, starts, starts.max()).amin(1)) / length
-        mean = near @ logits.masked_fill(~known, 0.) / (near @ known.float()).clamp(min=1)
-        return (fit[:, None] * mean).masked_fill(near @ known.float() == 0, float('-inf'))
+        answers = near @ known.float()
+        return (fit[:, None] * (near @ logits.masked_fill(~known, 0.)) / answers).masked_fill(answers == 0, float('-inf'))
 
     def pool(self,
         density: Tensor,  # [B, F] nats a dimension

@@ -51,8 +51,8 @@ class MouthConfig:
         for name in ('size', 'detect_every', 'follow_every', 'max_faces'):
             if getattr(self, name) < 1: raise ValueError(f'{name}={getattr(self, name)}: allowed is 1 or more')
 
-# %% ../nbs/02_mouth.ipynb #e29ee0f2
-MAX_SHRINK = 1.4  # bilinear sampling skips pixels from about here on
+# %% ../nbs/02_mouth.ipynb #661d3307
+MAX_SHRINK = 1.6  # bilinear sampling skips pixels from about here on
 
 def _region(frame, low, high):
     "The part of a frame between two points (x, y), and its corner, where the same pixels are halved together in every frame."
@@ -318,7 +318,7 @@ def smooth(
     (s0, s1, s2), (m0, m1) = [moment(w, p) for p in range(3)], [moment(w*y, p) for p in range(2)]
     return (s2*m0 - s1*m1)/(s0*s2 - s1**2)
 
-# %% ../nbs/02_mouth.ipynb #a3f2e8bb
+# %% ../nbs/02_mouth.ipynb #1fd05d30
 def mouth_squares(
     track: FaceTrack,  # the face that is cut out
     n: int,  # frames of the clip
@@ -329,10 +329,11 @@ def mouth_squares(
     frames, shots = rows[:, :2].astype(int).T
     seen[frames] = True
     gap = np.diff(frames, append=n)
-    for i, g in zip(frames, gap): found[i:i + min(g, cfg.follow_every)] = True  # nobody looked at the frames in between
+    held = np.minimum(gap, cfg.follow_every - frames % cfg.follow_every)  # nobody looked at the frames up to the next look
+    for i, h in zip(frames, held): found[i:i + h] = True
     broken = (gap > cfg.max_gap + 1) | (gap <= cfg.follow_every) & (np.diff(shots, append=shots[-1]) > 0)  # a long absence, or a cut
     for part in np.split(np.arange(len(frames)), np.where(broken[:-1])[0] + 1):
-        t = np.arange(frames[part[0]], frames[part[-1]] + min(gap[part[-1]], cfg.follow_every))
+        t = np.arange(frames[part[0]], frames[part[-1]] + held[part[-1]])
         columns = np.c_[rows[part, 2:7], np.unwrap(rows[part, 7])].T
         x, y, mouth_x, mouth_y, size, angle = [np.interp(t, frames[part], c) for c in columns]
         trust = np.where(seen[t], 1., .1)

@@ -7,11 +7,10 @@ __all__ = ['DEVELOPMENT', 'BASELINE', 'KNOWN', 'CLIP_SCORES', 'ORDER', 'TARGETS'
            'score_development', 'score_test', 'auc_rows', 'commit', 'read_table', 'add_rows', 'copy_stage_one',
            'run_experiment', 'temporal_costs', 'summarise']
 
-# %% ../nbs/18_experiments.ipynb #eba8c8f7
+# %% ../nbs/18_experiments.ipynb #1f0f9be0
 import hashlib
 import json
 import re
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -30,7 +29,7 @@ from tqdm.auto import tqdm
 
 import avfake
 from .data import open_clip
-from .detector import Detector, best_device, save_detector
+from .detector import Detector, best_device, peak_memory, save_detector
 from .evaluation import bootstrap_auc
 from .forgeries import FORGERIES, make_forgeries
 from .manifest import make_splits, people_of
@@ -230,22 +229,21 @@ def run_experiment(
     known = read_table(table)
     return known[(known.experiment == name) & (known.data == data) & (known.stage == stage)]
 
-# %% ../nbs/18_experiments.ipynb #0e2b71d1
+# %% ../nbs/18_experiments.ipynb #6e64e022
 def _cost(temporal, frames, d_model, layers, batch, repeats, pipe):
     torch.set_num_threads(1)
     cfg = StreamConfig(vis_pretrained=False, temporal=temporal, stream_heads=4)
     device = best_device()
     blocks = [make_temporal(cfg, d_model, layers).to(device) for _ in range(2)]  # of the picture, and of the sound
     inputs = [torch.randn(batch, n, d_model, device=device, requires_grad=True) for n in (frames, frames // 2)]
-    before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    before, seconds = peak_memory(device), []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         sum(block(x).square().mean() for block, x in zip(blocks, inputs)).backward()
         if device.type == 'cuda': torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
     pipe.send(dict(temporal=temporal, frames=frames, parameters=sum(map(count_parameters, blocks)), milliseconds=1e3 * float(np.median(seconds[1:])),
-                   peak_mib=peak, device=torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU, 1 thread'))
+                   peak_mib=peak_memory(device) - before, device=torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU, 1 thread'))
 
 
 def temporal_costs(

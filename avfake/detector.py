@@ -5,14 +5,11 @@
 # %% auto #0
 __all__ = ['NEAR', 'SMALL', 'PRESETS', 'DetectorConfig', 'parts_of', 'change', 'config_from_dict', 'make_config', 'Detector',
            'ClipScore', 'answers', 'delays_over_time', 'attention', 'save_tensors', 'load_tensors', 'versions',
-           'save_detector', 'best_device', 'peak_memory', 'load_detector', 'score_extracted', 'score_file']
+           'save_detector', 'best_device', 'load_detector', 'score_extracted', 'score_file']
 
-# %% ../nbs/10_detector.ipynb #4da39a78
+# %% ../nbs/10_detector.ipynb #08d764f0
 import io
 import json
-import re
-import resource
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -354,7 +351,7 @@ def attention(
         for hook in hooks: hook.remove()
     return tuple(torch.cat(maps).mean(0).numpy() for maps in found.values())
 
-# %% ../nbs/10_detector.ipynb #c8a4bcf1
+# %% ../nbs/10_detector.ipynb #68637c32
 def save_tensors(
     content: dict,  # tensors, numbers, strings, lists and dicts
     path: Path,
@@ -399,13 +396,6 @@ def save_detector(
 def best_device() -> torch.device:
     "The GPU if there is one, else the CPU."
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-
-
-def peak_memory(device: torch.device = torch.device('cpu')) -> float:  # MiB
-    "The most memory that was held so far: on a GPU by tensors, else by this process (`ru_maxrss` would begin with what its parent held)."
-    if device.type == 'cuda': return torch.cuda.max_memory_allocated(device) / 2**20
-    try: return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 2**10
-    except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
 def load_detector(

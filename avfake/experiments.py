@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['DEVELOPMENT', 'BASELINE', 'KNOWN', 'CLIP_SCORES', 'ORDER', 'TARGETS', 'development_split', 'fewer', 'forgery_group',
            'score_development', 'score_test', 'auc_rows', 'commit', 'read_table', 'add_rows', 'copy_stage_one',
-           'run_experiment', 'temporal_costs', 'summarise']
+           'run_experiment', 'peak_memory', 'temporal_costs', 'summarise']
 
-# %% ../nbs/18_experiments.ipynb #1f0f9be0
+# %% ../nbs/18_experiments.ipynb #c5152cde
 import hashlib
 import json
 import re
+import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -29,7 +31,7 @@ from tqdm.auto import tqdm
 
 import avfake
 from .data import open_clip
-from .detector import Detector, best_device, peak_memory, save_detector
+from .detector import Detector, best_device, save_detector
 from .evaluation import bootstrap_auc
 from .forgeries import FORGERIES, make_forgeries
 from .manifest import make_splits, people_of
@@ -229,7 +231,14 @@ def run_experiment(
     known = read_table(table)
     return known[(known.experiment == name) & (known.data == data) & (known.stage == stage)]
 
-# %% ../nbs/18_experiments.ipynb #6e64e022
+# %% ../nbs/18_experiments.ipynb #65f87661
+def peak_memory(device: torch.device = torch.device('cpu')) -> float:  # MiB
+    "The most memory that was held so far: on a GPU by tensors, else by this process (`ru_maxrss` would begin with what its parent held)."
+    if device.type == 'cuda': return torch.cuda.max_memory_allocated(device) / 2**20
+    try: return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 2**10
+    except OSError: return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
+
+
 def _cost(temporal, frames, d_model, layers, batch, repeats, pipe):
     torch.set_num_threads(1)
     cfg = StreamConfig(vis_pretrained=False, temporal=temporal, stream_heads=4)

@@ -34,7 +34,7 @@ from .media import FPS, REASONS, SAMPLES_PER_FRAME, MediaError, atomic_path, che
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
 # %% ../nbs/04_cache.ipynb #72a094d6
-CACHE_VERSION = 4  # of the entries' format and of what they hold: raise it when either changes
+CACHE_VERSION = 5  # of the entries' format and of what they hold: raise it when either changes
 MAX_SECONDS = 9000.  # two and a half hours: a longer video is left out
 _AUDIO_SCALE = 2**14  # decoded sound may exceed 1: samples are kept with headroom for +-2
 

@@ -56,8 +56,9 @@ MAX_SHRINK = 1.6  # bilinear sampling skips pixels from about here on
 
 def _region(frame, low, high):
     "The part of a frame between two points (x, y), and its corner, where the same pixels are halved together in every frame."
-    corner = np.clip(np.floor(low).astype(int)//8*8, 0, [frame.shape[1] - 1, frame.shape[0] - 1])
-    x1, y1 = np.maximum(np.ceil(high).astype(int), corner + 1)
+    size = np.array(frame.shape[1::-1])
+    corner = np.clip(np.floor(low).astype(int)//8*8, 0, size - 1)
+    x1, y1 = np.clip(-(-np.ceil(high).astype(int)//8)*8, corner + 1, size)
     return frame[corner[1]:y1, corner[0]:x1], corner
 
 def _halved(image, shrink):

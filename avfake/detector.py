@@ -194,12 +194,13 @@ class Detector(nn.Module):
         video: Tensor,  # [B, F, 3, S, S]
         mel: Tensor,  # [B, n_mels, M] with a context of `max_delay` frames on each side
         valid: Tensor,  # [B, 2*max_delay + 1] True where that delay stays inside the clip
+        starts: Tensor | None = None,  # [B] first frames, of windows of one clip
     ) -> dict[str, Tensor]:  # density, cosine [B, F], and logits: delays [B, 2*max_delay + 1], sounds and pictures [B, N] of the bank
         "Everything that is known of windows, each by itself."
         K, scale = self.cfg.sync.max_delay, self.sync.log_scale.exp()
         delays = torch.arange(-K, K + 1, device=mel.device)
         used = valid.any(0) | (delays[:, None] == self.sequence_delays.to(delays)).any(1)  # a short clip allows few
-        v, a = self.sync.embed(video, mel, delays[used])
+        v, a = self.sync.embed(video, mel, delays[used], starts=starts)
         heard = a[:, int((delays[used] == 0).nonzero())]
         own = torch.full(valid.shape, float('-inf'), device=v.device)
         own[:, used] = similarity(v[:, None], a) * scale
@@ -221,7 +222,7 @@ class Detector(nn.Module):
         last = -1  # first frame of the last window that was handed out
         for batch in chain(batches, [None]):
             if batch is not None:
-                new = dict(starts=batch['starts'], **self(*(batch[k].to(self.device) for k in ('video', 'mel', 'valid'))))
+                new = dict(starts=batch['starts'], **self(*(batch[k].to(self.device) for k in ('video', 'mel', 'valid', 'starts'))))
                 held = new if held is None else {k: torch.cat([held[k], new[k]]) for k in new}
             starts = held['starts']
             ready = (starts > last) & ((starts < starts[-1] - reach) | (batch is None))
@@ -314,7 +315,7 @@ def answers(
     "How well each frame of each window fits the sound at each delay."
     K, starts, logits = detector.cfg.sync.max_delay, [], []
     for batch in clip_windows(clip, detector.cfg.window, detector.cfg.score_stride, K):
-        v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), torch.arange(-K, K + 1))
+        v, a = detector.sync.embed(*(batch[k].to(detector.device) for k in ('video', 'mel')), torch.arange(-K, K + 1), starts=batch['starts'].to(detector.device))
         fit = torch.einsum('bfd,bsfd->bfs', v, a) * detector.sync.log_scale.exp()
         starts += batch['starts'].tolist(); logits.append(fit.cpu().masked_fill(~batch['valid'][:, None], float('-inf')))
     return starts, torch.cat(logits)
@@ -346,7 +347,7 @@ def attention(
     hooks = [stream.temporal.register_forward_pre_hook(keep(stream)) for stream in found]
     try:
         for batch in clip_windows(clip, detector.cfg.window, detector.cfg.score_stride, 0):
-            detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device))
+            detector.sync.embed(*(batch[k].to(detector.device) for k in ('video', 'mel')))
     finally:
         for hook in hooks: hook.remove()
     return tuple(torch.cat(maps).mean(0).numpy() for maps in found.values())

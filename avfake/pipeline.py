@@ -153,7 +153,7 @@ def stream_statistics(
     "What each stream by itself says of a clip, and the surprise of what the density reads without their past."
     seen, surprise, critic, delays = dict(audio_only=[], video_only=[]), [], [], detector.sequence_delays
     for batch in clip_windows(clip, detector.cfg.window, detector.cfg.window.vis_num_frames // 2, int(delays.max())):
-        v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)
+        v, a = detector.sync.embed(*(batch[k].to(detector.device) for k in ('video', 'mel')), delays, starts=batch['starts'].to(detector.device))
         seen['video_only'].append(v.flatten(0, 1).cpu()); seen['audio_only'].append(a[:, len(delays) // 2].flatten(0, 1).cpu())
         critic += detector.sync.fusion.critic(detector.sync.fusion(v, a[:, len(delays) // 2])).mean((1, 2)).tolist()
         surprise += (.5 * detector.whitening(detector.sequence(v, a, delays)).square().mean((1, 2))).tolist()

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .data import WindowConfig
-from .streams import AudioStream, StreamConfig, VisualStream, check_ranges
+from .streams import AudioStream, StreamConfig, VisualStream, check_ranges, distinct
 
 # %% ../nbs/08_sync.ipynb #43635dbd
 @dataclass(frozen=True)
@@ -96,15 +96,20 @@ class SyncModel(nn.Module):
         mel: Tensor,  # [B, n_mels, M] log-mel with `context` frames of sound on each side of the window
         delays: Tensor | None = None,  # [S] frames, within the context; zero alone if not given
         mask: Tensor | None = None,  # [B, F] True where the video is padding
+        starts: Tensor | None = None,  # [B] first frames, of windows of one clip: what they share is read once
     ) -> tuple[Tensor, Tensor]:  # v [B, F, D] and a [B, S, F, D], projected
         "Projected visual features, and projected audio features heard `delays` frames later than the picture."
         delays = torch.zeros(1, dtype=torch.long, device=mel.device) if delays is None else delays.to(mel.device)
-        read = self.audio.encode(self.window.chunk_grid(mel))  # [B, Q, Da], one a frame of the context
-        a = read[:, self.window.chunk_index(mel.shape[-1], delays)]  # [B, S, C, Da]
-        a = self.audio.temporal(rearrange(a, 'b s c d -> (b s) c d'))
-        a = rearrange(align_audio(a, video.shape[1]), '(b s) f d -> b s f d', b=len(video))
-        v = self.visual(video, mask)
-        return self.fusion.project(v, a)
+        chunks, index = self.window.chunk_grid(mel), self.window.chunk_index(mel.shape[-1], delays)  # [B, Q, n_mels, T], [S, C]
+        if starts is None: a, which = self.audio.encode(chunks)[:, index].flatten(0, 1), None  # [B*S, C, Da]
+        else:
+            starts = starts.to(mel.device)
+            first, chunk = distinct(starts[:, None] + torch.arange(chunks.shape[1], device=mel.device))
+            sound, which = distinct(starts[:, None] + delays)
+            read = self.audio.encode(chunks.flatten(0, 1)[first][None])[0]
+            a = read[chunk[:, index].flatten(0, 1)[sound]]  # [U, C, Da]
+        v, a = self.fusion.project(self.visual(video, mask, starts), align_audio(self.audio.temporal(a), video.shape[1]))
+        return v, a.unflatten(0, (len(video), -1)) if which is None else a[which]
 
     def forward(self,
         video: Tensor,  # [B, F, 3, H, W]

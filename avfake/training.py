@@ -427,7 +427,7 @@ def window_features(
     with state.split_between_processes(entries) as mine:
         for entry in tqdm(mine, desc='features', unit='clip', mininterval=5, leave=False, disable=not state.is_main_process):
             for batch in clip_windows(entry, detector.cfg.window, stride, context=int(delays.max())):
-                v, a = detector.sync.embed(batch['video'].to(detector.device), batch['mel'].to(detector.device), delays)
+                v, a = detector.sync.embed(*(batch[k].to(detector.device) for k in ('video', 'mel')), delays, starts=batch['starts'].to(detector.device))
                 features.append(detector.sequence(v, a, delays).float().cpu())
                 pairs.append(torch.stack([v, a[:, len(delays) // 2]], 1).float().cpu())
     return torch.cat(gather_object(features)), torch.cat(gather_object(pairs))

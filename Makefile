@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
 # Set by the user of `make run`; exported, so that a recipe sees them as shell variables and any character survives.
-export DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS SEED RUN_NAME PYTHON
+export DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
 
 # Without ipywidgets, progress bars in a notebook are text, as they should be in a file; tqdm need not warn of it.
 export PYTHONWARNINGS := ignore:IProgress not found
@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install check-data-dir run test test-reliability lab export clean-notebooks readme prepare constraints clean force
+.PHONY: help install check-data-dir run bench test test-reliability lab export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -27,6 +27,7 @@ help:  ## Say what can be made
 	@echo 'make run DATA_DIR=/path/to/videos trains and evaluates on your own videos instead of the demo. It also takes'
 	@echo '  SAVE_DIR=results PRESET=small|full EPOCHS= BATCH_SIZE= LEARNING_RATE= MAX_VIDEOS_PER_CLASS= SEED='
 	@echo '  RUN_NAME=  name of the executed notebook in papermill_runs/ (otherwise from the data, the preset and the time)'
+	@echo 'make bench takes DATA_DIR=, VIDEO= (a talking face), CHECKPOINT=, ONLY=preparation,windows,training,scoring,desk,growth, LONGEST= seconds'
 	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=2  tests that run at once'
 
 # ---------------------------------------------------------------- installing
@@ -113,6 +114,18 @@ run: check-data-dir $(READY)  ## Train on authentic clips, evaluate, draw: nbs/r
 	$(PY) -m papermill nbs/run.ipynb "$$executed" --log-output --no-progress-bar "$$@" \
 	|| { echo "The run stopped; the notebook as far as it got: $$executed" >&2; exit 1; }; \
 	$(PY) -c 'from avfake.cli import main; main()' summary --save_dir "$$save" && echo "The executed notebook: $$executed"
+
+bench: check-data-dir $(READY)  ## Measure speed and memory into nbs/benchmarks/ (over an hour; ONLY=desk takes a minute)
+	@absolute() { $(PY) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "$$1"; }; \
+	set -- -p run True; \
+	[ -z "$$DATA_DIR" ]   || set -- "$$@" -r data_dir "$$(absolute "$$DATA_DIR")"; \
+	[ -z "$$VIDEO" ]      || set -- "$$@" -r video "$$(absolute "$$VIDEO")"; \
+	[ -z "$$CHECKPOINT" ] || set -- "$$@" -r checkpoint "$$(absolute "$$CHECKPOINT")"; \
+	[ -z "$$ONLY" ]       || set -- "$$@" -r only "$$ONLY"; \
+	[ -z "$$LONGEST" ]    || set -- "$$@" -p longest "$$LONGEST"; \
+	mkdir -p papermill_runs; \
+	$(PY) -m papermill nbs/benchmarks.ipynb papermill_runs/run-benchmarks.ipynb --cwd nbs --log-output --no-progress-bar "$$@" \
+	&& echo "The figures: nbs/benchmarks/; the executed notebook: papermill_runs/run-benchmarks.ipynb"
 
 test: $(READY)  ## Run every notebook and the tests in tests/, each a counted pytest case
 	@$(PY) -m pytest tests -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)

@@ -79,14 +79,17 @@ class StoredClip:
 
     def _read(self, start, stop, read, empty):
         "What `read(zip, piece, its frames, from, to)` makes of each piece between two frames."
-        (start, stop, _), begin, parts = slice(start, stop).indices(self.n_frames), 0, []
+        (start, stop, _), begin, whole, at = slice(start, stop).indices(self.n_frames), 0, empty, 0
         try:
             with zipfile.ZipFile(self.path) as z:
                 for i, n in enumerate(self.meta['pieces']):
                     a, b = max(start - begin, 0), min(stop - begin, n)
-                    if a < b: parts.append(read(z, f'{i:05d}', n, a, b))
+                    if a < b:
+                        part = read(z, f'{i:05d}', n, a, b)
+                        if not at: whole = np.empty((len(part)//(b - a)*(stop - start), *part.shape[1:]), part.dtype)  # two hours of sound fit once, not twice
+                        whole[at:at + len(part)] = part; at += len(part)
                     begin += n
-            return np.concatenate(parts) if parts else empty
+            return whole
         except _UNREADABLE as e: raise CacheError(f'{self.path}: the cache entry is damaged ({e}); extract it again') from e
 
     def frames(self, start: int = None, stop: int = None) -> np.ndarray:  # [n, size, size, 3] uint8 RGB
@@ -95,8 +98,10 @@ class StoredClip:
 
     def audio(self, start: int = None, stop: int = None) -> np.ndarray:  # [n*640] float32
         "Sound of a stretch of the clip, in frames."
-        def read(z, name, n, a, b): return _member(z, f'{name}.pcm', '<i2', n*SAMPLES_PER_FRAME)[a*SAMPLES_PER_FRAME:b*SAMPLES_PER_FRAME]
-        return self._read(start, stop, read, np.zeros(0)).astype(np.float32)/_AUDIO_SCALE
+        def read(z, name, n, a, b):
+            pcm = _member(z, f'{name}.pcm', '<i2', n*SAMPLES_PER_FRAME)[a*SAMPLES_PER_FRAME:b*SAMPLES_PER_FRAME]
+            return pcm.astype(np.float32)/_AUDIO_SCALE
+        return self._read(start, stop, read, np.zeros(0, np.float32))
 
     def found(self, start: int = None, stop: int = None) -> np.ndarray:  # [n] bool
         "In which frames the face was found."

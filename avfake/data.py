@@ -103,18 +103,21 @@ def _mel_transform(n_mels, n_fft):
                                                 center=False, power=2.)
 
 def log_mel(
-    audio: np.ndarray,  # [N] float32 at 16 kHz
+    audio: np.ndarray,  # [N] float32 at 16 kHz, a video frame (640) or more
     cfg: WindowConfig = WindowConfig(),
     gain: float = 1.,  # the sound is multiplied by it first
 ) -> Tensor:  # [n_mels, N/160 + 1] natural logarithm of the power, at least log(1e-5)
     "Log-mel spectrogram: 25 ms windows each 10 ms. Long sound is taken a minute at a time."
     x = torch.as_tensor(np.ascontiguousarray(audio, np.float32))
-    columns, n_fft = len(x)//HOP + 1, cfg.n_fft
-    x = torch.nn.functional.pad(x[None, None], (n_fft//2, n_fft//2), mode='reflect')[0, 0]
-    transform, step, mel = _mel_transform(cfg.aud_n_mels, n_fft), 6000, torch.empty(cfg.aud_n_mels, columns)
+    columns, half = len(x)//HOP + 1, cfg.n_fft//2
+    transform, step, mel = _mel_transform(cfg.aud_n_mels, cfg.n_fft), 6000, torch.empty(cfg.aud_n_mels, columns)
     for a in range(0, columns, step):
         b = min(a + step, columns)
-        mel[:, a:b] = transform(x[HOP*a:HOP*(b - 1) + n_fft]*gain).clamp(min=MEL_FLOOR).log()
+        start, over = HOP*a - half, HOP*(b - 1) + half - len(x)
+        samples = x[max(start, 0):len(x) + over]
+        if start < 0: samples = torch.cat([x[1:half + 1].flip(0), samples])  # each end reflected by itself: no padded copy of hours of sound
+        if over > 0: samples = torch.cat([samples, x[-over - 1:-1].flip(0)])
+        mel[:, a:b] = transform(samples*gain).clamp(min=MEL_FLOOR).log()
     return mel
 
 # %% ../nbs/05_data.ipynb #41d76a23

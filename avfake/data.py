@@ -19,7 +19,7 @@ import torchaudio
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .cache import StoredClip, extract_clip, extract_clips, left_out, load_clip, open_clip, write_clip
+from .cache import StoredClip, as_float, extract_clip, extract_clips, left_out, load_clip, open_clip, write_clip
 from .manifest import (AUTHENTIC, COLUMNS, FRACTIONS, SPLITS, TYPES, check_splits, index_videos, load_split,
                              make_splits, save_split, split_hash, split_table)  # so that one import serves for all of the data
 from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -103,33 +103,35 @@ def _mel_transform(n_mels, n_fft):
                                                 center=False, power=2.)
 
 def log_mel(
-    audio: np.ndarray,  # [N] float32 at 16 kHz, a video frame (640) or more
+    audio: np.ndarray,  # [N] float32 at 16 kHz, or int16 as `StoredClip.pcm` gives it; a video frame (640) or more
     cfg: WindowConfig = WindowConfig(),
     gain: float = 1.,  # the sound is multiplied by it first
 ) -> Tensor:  # [n_mels, N/160 + 1] natural logarithm of the power, at least log(1e-5)
     "Log-mel spectrogram: 25 ms windows each 10 ms. Long sound is taken a minute at a time."
-    x = torch.as_tensor(np.ascontiguousarray(audio, np.float32))
-    columns, half = len(x)//HOP + 1, cfg.n_fft//2
+    columns, half = len(audio)//HOP + 1, cfg.n_fft//2
     transform, step, mel = _mel_transform(cfg.aud_n_mels, cfg.n_fft), 6000, torch.empty(cfg.aud_n_mels, columns)
     for a in range(0, columns, step):
         b = min(a + step, columns)
-        start, over = HOP*a - half, HOP*(b - 1) + half - len(x)
-        samples = x[max(start, 0):len(x) + over]
-        if start < 0: samples = torch.cat([x[1:half + 1].flip(0), samples])  # each end reflected by itself: no padded copy of hours of sound
-        if over > 0: samples = torch.cat([samples, x[-over - 1:-1].flip(0)])
-        mel[:, a:b] = transform(samples*gain).clamp(min=MEL_FLOOR).log()
+        start, over = HOP*a - half, HOP*(b - 1) + half - len(audio)
+        samples = audio[max(start, 0):len(audio) + over]
+        if start < 0: samples = np.concatenate([audio[half:0:-1], samples])  # each end reflected by itself: no padded copy of hours of sound
+        if over > 0: samples = np.concatenate([samples, audio[-2:-over - 2:-1]])
+        mel[:, a:b] = transform(torch.as_tensor(as_float(samples))*gain).clamp(min=MEL_FLOOR).log()
     return mel
 
 # %% ../nbs/05_data.ipynb #41d76a23
 def frame_energy(
-    audio: np.ndarray,  # [n*640] float32
+    audio: np.ndarray,  # [n*640] float32, or int16 as `StoredClip.pcm` gives it
 ) -> np.ndarray:  # [n] mean square
     "How loud each video frame is."
-    x = audio[:len(audio)//SAMPLES_PER_FRAME*SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
-    return np.einsum('ij,ij->i', x, x).astype(np.float64)/SAMPLES_PER_FRAME
+    frames, energy = audio[:len(audio)//SAMPLES_PER_FRAME*SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME), []
+    for i in range(0, max(len(frames), 1), 60*FPS):  # a minute at a time
+        x = as_float(frames[i:i + 60*FPS])
+        energy.append(np.einsum('ij,ij->i', x, x))
+    return np.concatenate(energy).astype(np.float64)/SAMPLES_PER_FRAME
 
 def trim_silence(
-    audio: np.ndarray,  # [n*640] float32
+    audio: np.ndarray,  # [n*640] float32, or int16 as `StoredClip.pcm` gives it
     trim_db: float | None = 40.,  # below the loudest frame; None: trim nothing
     min_frames: int = 16,  # never leave fewer: the loudest stretch of that length is kept instead
 ) -> tuple[int, int]:  # first frame kept, and the one after the last
@@ -148,7 +150,7 @@ def trim_silence(
 LEVEL = .05  # root mean square that clips are brought to: the floor of the log-mel then hides noise 60 dB below the speech
 
 def clip_mel(
-    audio: np.ndarray,  # [n*640] float32, the whole clip
+    audio: np.ndarray,  # [n*640] of the whole clip, float32, or int16 as `StoredClip.pcm` gives it
     cfg: WindowConfig = WindowConfig(),
 ) -> tuple[Tensor, int, int]:  # [n_mels, 4*(stop - first) + 1], first, stop: frames of the clip between silences
     "The log-mel of a clip without the silence at its ends, at a level that is the same for all clips."
@@ -195,7 +197,7 @@ class ClipSounds:
     def __getitem__(self, i) -> tuple:  # StoredClip, mel, first, stop, found [n] bool
         if i in self.kept: return self.kept[i]
         clip = open_clip(self.entries[i])
-        item = clip, *clip_mel(clip.audio(), self.cfg), clip.found()
+        item = clip, *clip_mel(clip.pcm(), self.cfg), clip.found()
         if (size := item[1].numel()*4) <= self.room: self.kept[i] = item; self.room -= size
         return item
 
@@ -331,7 +333,7 @@ def clip_windows(
     if not isinstance(clip, StoredClip | MouthClip): clip = open_clip(clip)
     stored, F = isinstance(clip, StoredClip), cfg.vis_num_frames
     if clip.n_frames < F: raise ValueError(f'{clip.n_frames} frames, but a window holds {F}')
-    mel, first, stop = clip_mel(clip.audio() if stored else clip.audio, cfg)
+    mel, first, stop = clip_mel(clip.pcm() if stored else clip.audio, cfg)
     starts = window_starts(first, stop, F, stride)
     for i in range(0, len(starts), batch_size):
         some = starts[i:i + batch_size]

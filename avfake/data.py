@@ -19,7 +19,7 @@ import torchaudio
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .cache import StoredClip, as_float, extract_clip, extract_clips, left_out, load_clip, open_clip, write_clip
+from .cache import StoredClip, StoredSound, as_float, extract_clip, extract_clips, left_out, load_clip, open_clip, write_clip
 from .manifest import (AUTHENTIC, COLUMNS, FRACTIONS, SPLITS, TYPES, check_splits, index_videos, load_split,
                              make_splits, save_split, split_hash, split_table)  # so that one import serves for all of the data
 from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -103,7 +103,7 @@ def _mel_transform(n_mels, n_fft):
                                                 center=False, power=2.)
 
 def log_mel(
-    audio: np.ndarray,  # [N] float32 at 16 kHz, or int16 as `StoredClip.pcm` gives it; a video frame (640) or more
+    audio: np.ndarray | StoredSound,  # [N] float32 at 16 kHz, or int16 as it is stored; a video frame (640) or more
     cfg: WindowConfig = WindowConfig(),
     gain: float = 1.,  # the sound is multiplied by it first
 ) -> Tensor:  # [n_mels, N/160 + 1] natural logarithm of the power, at least log(1e-5)
@@ -121,22 +121,24 @@ def log_mel(
 
 # %% ../nbs/05_data.ipynb #41d76a23
 def frame_energy(
-    audio: np.ndarray,  # [n*640] float32, or int16 as `StoredClip.pcm` gives it
+    audio: np.ndarray | StoredSound,  # [n*640] float32, or int16 as it is stored
 ) -> np.ndarray:  # [n] mean square
     "How loud each video frame is."
-    frames, energy = audio[:len(audio)//SAMPLES_PER_FRAME*SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME), []
-    for i in range(0, max(len(frames), 1), 60*FPS):  # a minute at a time
-        x = as_float(frames[i:i + 60*FPS])
+    n, energy = len(audio)//SAMPLES_PER_FRAME, []
+    for i in range(0, max(n, 1), 60*FPS):  # a minute at a time
+        x = as_float(audio[i*SAMPLES_PER_FRAME:min(i + 60*FPS, n)*SAMPLES_PER_FRAME]).reshape(-1, SAMPLES_PER_FRAME)
         energy.append(np.einsum('ij,ij->i', x, x))
     return np.concatenate(energy).astype(np.float64)/SAMPLES_PER_FRAME
 
 def trim_silence(
-    audio: np.ndarray,  # [n*640] float32, or int16 as `StoredClip.pcm` gives it
+    audio: np.ndarray | StoredSound,  # [n*640] float32, or int16 as it is stored
     trim_db: float | None = 40.,  # below the loudest frame; None: trim nothing
     min_frames: int = 16,  # never leave fewer: the loudest stretch of that length is kept instead
 ) -> tuple[int, int]:  # first frame kept, and the one after the last
     "Video frames between the leading and the trailing silence."
-    energy = frame_energy(audio)
+    return _loud_stretch(frame_energy(audio), trim_db, min_frames)
+
+def _loud_stretch(energy, trim_db, min_frames):
     n = len(energy)
     if trim_db is None or n <= min_frames or not energy.any(): return 0, n
     loud = np.flatnonzero(energy > energy.max()*10**(-trim_db/10))
@@ -150,13 +152,14 @@ def trim_silence(
 LEVEL = .05  # root mean square that clips are brought to: the floor of the log-mel then hides noise 60 dB below the speech
 
 def clip_mel(
-    audio: np.ndarray,  # [n*640] of the whole clip, float32, or int16 as `StoredClip.pcm` gives it
+    audio: np.ndarray | StoredSound,  # [n*640] of the whole clip, float32, or int16 as it is stored
     cfg: WindowConfig = WindowConfig(),
 ) -> tuple[Tensor, int, int]:  # [n_mels, 4*(stop - first) + 1], first, stop: frames of the clip between silences
     "The log-mel of a clip without the silence at its ends, at a level that is the same for all clips."
-    first, stop = trim_silence(audio, cfg.trim_db, cfg.vis_num_frames + cfg.max_shift)
-    x = audio[first*SAMPLES_PER_FRAME:stop*SAMPLES_PER_FRAME]
-    mel = log_mel(x, cfg, gain=LEVEL/max(frame_energy(x).mean()**.5, 1e-6))
+    energy = frame_energy(audio)
+    first, stop = _loud_stretch(energy, cfg.trim_db, cfg.vis_num_frames + cfg.max_shift)
+    x = audio.within(first, stop) if isinstance(audio, StoredSound) else audio[first*SAMPLES_PER_FRAME:stop*SAMPLES_PER_FRAME]
+    mel = log_mel(x, cfg, gain=LEVEL/max(energy[first:stop].mean()**.5, 1e-6))
     return mel.sub_(mel.mean()), first, stop
 
 # %% ../nbs/05_data.ipynb #37ef4f78
@@ -197,7 +200,7 @@ class ClipSounds:
     def __getitem__(self, i) -> tuple:  # StoredClip, mel, first, stop, found [n] bool
         if i in self.kept: return self.kept[i]
         clip = open_clip(self.entries[i])
-        item = clip, *clip_mel(clip.pcm(), self.cfg), clip.found()
+        item = clip, *clip_mel(StoredSound(clip), self.cfg), clip.found()
         if (size := item[1].numel()*4) <= self.room: self.kept[i] = item; self.room -= size
         return item
 
@@ -333,7 +336,7 @@ def clip_windows(
     if not isinstance(clip, StoredClip | MouthClip): clip = open_clip(clip)
     stored, F = isinstance(clip, StoredClip), cfg.vis_num_frames
     if clip.n_frames < F: raise ValueError(f'{clip.n_frames} frames, but a window holds {F}')
-    mel, first, stop = clip_mel(clip.pcm() if stored else clip.audio, cfg)
+    mel, first, stop = clip_mel(StoredSound(clip) if stored else clip.audio, cfg)
     starts = window_starts(first, stop, F, stride)
     for i in range(0, len(starts), batch_size):
         some = starts[i:i + batch_size]

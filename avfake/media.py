@@ -235,7 +235,7 @@ def _to_rgb(frame, size: tuple, reformatter) -> np.ndarray:  # [H, W, 3] uint8
     rgb = reformatter.reformat(frame, *size, format='rgb24', interpolation='BILINEAR', threads=1).to_ndarray()
     transpose, flip_x, flip_y = _upright(frame)
     if transpose: rgb = rgb.transpose(1, 0, 2)
-    return rgb[::-1 if flip_y else 1, ::-1 if flip_x else 1]
+    return np.ascontiguousarray(rgb[::-1 if flip_y else 1, ::-1 if flip_x else 1])
 
 def _square(stream) -> tuple:  # (width, height)
     "The size at which the pixels of a stream are square"
@@ -284,15 +284,12 @@ class _Pictures:
             self.next = t, frame
             return self.motion.watch(frame)
 
-    def take(self, times) -> np.ndarray:  # [len(times), H, W, 3] uint8
-        "The picture on screen at each of `times`"
-        out = None
-        for i, t in enumerate(times):
+    def take(self, times) -> Iterator[np.ndarray]:  # [H, W, 3] uint8
+        "The picture on screen at each of `times`; one that stays is given again, not copied"
+        for t in times:
             while self.next is not None and (self.next[0] <= t or self.shown is None): self.advance()
             if self.rgb is None: self.rgb = _to_rgb(self.shown[1], self.size, self.reformatter)
-            if out is None: out = np.empty((len(times), *self.rgb.shape), np.uint8)
-            out[i] = self.rgb
-        return out
+            yield self.rgb
 
 # %% ../nbs/00_media.ipynb #563ef62e
 class _Samples:
@@ -398,7 +395,7 @@ def _pieces(path, seconds: float, video: bool = True, audio: bool = True) -> Ite
                 end = file.cover(t0 + (i + step + 1) / FPS)
                 total = max(int(np.floor((end - t0) * FPS + .5)), 0) if np.isfinite(end) else 0  # what is known to be there
                 n = min(total - i, step)
-                frames = pictures.take(t0 + (np.arange(i, i + n) + .5) / FPS) if video and n else None
+                frames = list(pictures.take(t0 + (np.arange(i, i + n) + .5) / FPS)) if video and n else None
                 samples = sound.take(i * SAMPLES_PER_FRAME, n * SAMPLES_PER_FRAME) if audio and n else None
                 i += n
                 more = i < total
@@ -411,7 +408,7 @@ def _pieces(path, seconds: float, video: bool = True, audio: bool = True) -> Ite
 def stream_media(
     path: Path,  # the video file
     seconds: float = 10.,  # length of a piece; where the picture is large a piece is shorter, to fit in memory
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # frames [n, H, W, 3] uint8 RGB, samples [n*640] float32 in -1..1
+) -> Iterator[tuple[list, np.ndarray]]:  # n frames [H, W, 3] uint8 RGB, not to be written to; samples [n*640] float32 in -1..1
     "Read picture and sound together, piece by piece; raises `MediaError`, at the latest in place of the last piece"
     yield from _pieces(path, seconds)
 
@@ -454,7 +451,7 @@ def probe(
         file = _File(path)
         with file.container:
             pictures, sound = _Pictures(file), _Sound(file)
-            height, width = pictures.take([pictures.start])[0].shape[:2]
+            height, width = next(pictures.take([pictures.start])).shape[:2]
             ends, (v, a) = [], (file.video.stream.codec_context, file.audio.stream.codec_context)
             for track, start in ((file.video, pictures.start), (file.audio, sound.start)):
                 s = track.stream

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -188,12 +188,19 @@ def _likeness(a, b):
 # %% ../nbs/02_mouth.ipynb #fad1f0d9
 class FaceTrack:
     "One face through time: a row of nine numbers for each frame in which it was seen, so that hours fit in memory."
-    def __init__(self): self.numbers, self.roi, self.grey, self.steady = array('d'), None, None, False
+    def __init__(self): self.numbers, self.seen, self.steady = array('d'), None, False
 
     def add(self, frame, shot, seen):
         self.numbers.extend((frame, shot, *seen.row))
-        self.steady = self.roi is not None and _overlap(self.roi, seen.roi) > .95
-        self.roi, self.grey = seen.roi, seen.grey
+        self.steady = self.seen is not None and _overlap(self.roi, seen.roi) > .95
+        self.seen = seen
+
+    def end(self):
+        "Keep what the face looks like, not the frame."
+        self.seen.grey, self.seen.frame = self.seen.grey, None
+
+    @property
+    def roi(self): return self.seen.roi
 
     @property
     def rows(self) -> np.ndarray:  # [n, 9] frame, shot, face x, y, mouth x, y, face size, angle, presence
@@ -205,11 +212,17 @@ class FaceTrack:
     @property
     def weight(self): return float((self.rows[:, 6]**2).sum())  # area summed over time: large and long counts
 
-class Sighting(NamedTuple):
+@dataclass
+class Sighting:
     "A face in one frame."
-    row: list         # face x, y; mouth x, y; face size; angle; presence
-    roi: np.ndarray   # where to look in the next frame
-    grey: np.ndarray  # [16, 16] what it looks like
+    row: list          # face x, y; mouth x, y; face size; angle; presence
+    roi: np.ndarray    # where to look in the next frame
+    frame: np.ndarray  # [H, W, 3] in which it was seen
+
+    @cached_property
+    def grey(self) -> np.ndarray:  # [16, 16]
+        "What it looks like, worked out where somebody asks: few sightings end a track or stand beside a cut."
+        return _thumbnail(warp(self.frame, _square(*self.roi[:2], self.roi[2]*2/3, self.roi[3], 32), 32))
 
 # %% ../nbs/02_mouth.ipynb #3bc80b64
 MOUTH_PER_SIZE = .9  # width of an average mouth in units of the face size below; over people it varies by 5%
@@ -227,8 +240,7 @@ def see_face(
     size = np.sqrt(((rigid - rigid.mean(0))**2).sum(1).mean())  # in three dimensions: a turned head keeps its size
     if not (0 <= x < w and 0 <= y < h and .4 < new[2]/roi[2] < 2 and _overlap(new, roi) > .3): return
     if size*MOUTH_PER_SIZE < cfg.min_mouth: return
-    grey = _thumbnail(warp(frame, _square(*new[:2], new[2]*2/3, new[3], 32), 32))
-    return Sighting([x, y, *((mouth.min(0) + mouth.max(0))/2), size, new[3], presence], new, grey)
+    return Sighting([x, y, *((mouth.min(0) + mouth.max(0))/2), size, new[3], presence], new, frame)
 
 def _overlap(a, b):
     "Intersection over union of two squares, taken as upright."
@@ -275,9 +287,9 @@ class FaceTracker:
             if track.last[0] == self.n or track.steady and not jump and self.n % self.cfg.follow_every: continue
             seen = see_face(frame, track.roi, self.cfg)
             others = [t for t in self.active if t.last[0] == self.n]
-            same = not jump or seen and _likeness(seen.grey, track.grey) > self.cfg.same_likeness
+            same = not jump or seen and _likeness(seen.grey, track.seen.grey) > self.cfg.same_likeness
             if seen and same and all(_overlap(seen.roi, t.roi) < .6 for t in others): track.add(self.n, self.shot, seen)
-            else: self.active.remove(track); self.ended.append(track)
+            else: track.end(); self.active.remove(track); self.ended.append(track)
 
     def _look(self, frame, squares):
         for square in squares:
@@ -295,7 +307,7 @@ class FaceTracker:
         "An ended track that goes on here: in the same place and, after a cut or a long time, with the same looks."
         for track in sorted(self.ended, key=lambda t: -t.last[0]):
             recent = track.last[1] == self.shot and self.n - track.last[0] <= self.cfg.max_gap
-            same = recent or _likeness(seen.grey, track.grey) > self.cfg.same_likeness
+            same = recent or _likeness(seen.grey, track.seen.grey) > self.cfg.same_likeness
             if same and _overlap(seen.roi, track.roi) > .3:
                 self.ended.remove(track)
                 return track

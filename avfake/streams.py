@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['TEMPORAL_BLOCKS', 'PIXELS_AT_ONCE', 'check_ranges', 'StreamConfig', 'WeightsUnavailable', 'MelConv',
-           'shipped_weights', 'make_backbone', 'sinusoidal_positions', 'TransformerBlock', 'reversed_order',
-           'BidirectionalMamba', 'make_temporal', 'distinct', 'mean_frame', 'VisualStream', 'AudioStream',
-           'count_parameters']
+           'shipped_weights', 'make_backbone', 'fold_norms', 'Folded', 'sinusoidal_positions', 'TransformerBlock',
+           'reversed_order', 'BidirectionalMamba', 'make_temporal', 'distinct', 'mean_frame', 'VisualStream',
+           'AudioStream', 'count_parameters']
 
 # %% ../nbs/07_streams.ipynb #994e8e70
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 
 import timm
 import torch
@@ -20,6 +23,7 @@ import torchvision
 from einops import rearrange
 from mambapy.mamba import MambaBlock, MambaConfig
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 # %% ../nbs/07_streams.ipynb #4210c622
 def check_ranges(
@@ -145,6 +149,41 @@ def make_backbone(
 def as_images(x):  # [N, C, H, W] in the memory order that convolutions are fastest with, on CPUs too (a quarter here)
     return x.contiguous(memory_format=torch.channels_last)
 
+# %% ../nbs/07_streams.ipynb #d1f04c2b
+@torch.no_grad()
+def fold_norms(
+    net: nn.Module,  # in eval mode
+    example: Tensor,  # an input of it
+) -> nn.Module:  # a copy that gives the same, to within rounding
+    "Multiply batch normalisations into the convolutions that they follow, as an example's way through the network shows."
+    whole, came_from, pairs = net, {}, []
+    net = copy.deepcopy(whole)
+    names = {m: name for name, m in net.named_modules()}
+    def watch(module, args, out):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)): came_from[id(out)] = module, out  # kept, so that no other tensor gets its id
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and id(args[0]) in came_from: pairs.append((came_from[id(args[0])][0], module))
+    hooks = [m.register_forward_hook(watch) for m in names]
+    with torch.autocast(example.device.type, enabled=False):
+        net(example)
+        for hook in hooks: hook.remove()
+        for conv, norm in pairs:
+            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            net.set_submodule(names[norm], getattr(norm, 'act', nn.Identity()))  # timm's norms bring their activation along
+        same = torch.allclose(net(example), whole(example), rtol=1e-3, atol=1e-3)
+    return net if same else whole  # a network in which a convolution has other readers than its norm stays as it is
+
+
+class Folded:
+    "Runs a network, without its norms where no gradient is asked for."
+    def __init__(self): self.net, self.made_of = None, None
+
+    def __call__(self, net: nn.Module, x: Tensor) -> Tensor:
+        if net.training or torch.is_grad_enabled(): return net(x)
+        now = [(t.data_ptr(), t._version) for t in chain(net.parameters(), net.buffers())]
+        if now != self.made_of: self.net, self.made_of = fold_norms(net, x[:1]), now
+        return self.net(x)
+
+
 # %% ../nbs/07_streams.ipynb #c95d9e14
 def sinusoidal_positions(
     n: int,  # positions
@@ -251,13 +290,13 @@ def distinct(
 
 
 def mean_frame(
-    x: Tensor,  # [B, T, C, H, W]
+    x: Tensor,  # [B, T, H, W, C]
     mask: Tensor | None = None,  # [B, T] True where there is padding
-) -> Tensor:  # [B, 1, C, H, W]
+) -> Tensor:  # [B, 1, H, W, C]
     "What stands still: the mean over the frames that are no padding."
     if mask is None: return x.mean(1, keepdim=True)
     weight = (~mask).to(x) / (~mask).sum(1, keepdim=True)
-    return torch.einsum('bt,btchw->bchw', weight, x)[:, None]
+    return torch.einsum('bt,bthwc->bhwc', weight, x)[:, None]
 
 
 PIXELS_AT_ONCE = 64 * 112 * 112  # what a CPU's cache holds the feature maps of: more at once takes up to half as long again
@@ -272,6 +311,7 @@ class VisualStream(nn.Module):
         self.backbone, width = make_backbone(cfg.vis_backbone, channels, (cfg.vis_pool, cfg.vis_pool), cfg.vis_pretrained,
                                              cfg.vis_backbone_channels)
         self.backbone.requires_grad_(not cfg.vis_frozen)
+        self.folded = Folded()
         self.projection = nn.Linear(width, cfg.vis_transformer_d_model)
         self.temporal = make_temporal(cfg, cfg.vis_transformer_d_model, cfg.vis_transformer_layers)
 
@@ -298,17 +338,16 @@ class VisualStream(nn.Module):
         starts: Tensor | None = None,  # [B] first frames, of windows of one clip
     ) -> Tensor:  # [B, T, channels, vis_image_size, vis_image_size], about zero mean and unit deviation
         "Scale, take off what stands still and stack neighbouring frames as the configuration says."
-        stack, frames = self.cfg.vis_frame_stack, video.flatten(0, 1)
-        if starts is None: x = self.scale(frames).unflatten(0, video.shape[:2])
-        else:
-            first, which = distinct(starts[:, None] + torch.arange(video.shape[1], device=starts.device))
-            x = self.scale(frames[first])[which]
-        x = (x - mean_frame(x, mask)) / .1 if self.cfg.vis_difference else (x - .45) / .225
-        if stack > 1:
-            T, r = x.shape[1], stack // 2
-            near = (torch.arange(T)[:, None] + torch.arange(-r, r + 1)).clamp(0, T - 1)  # edges repeat their frame
-            x = rearrange(x[:, near], 'b t s c h w -> b t (s c) h w')
-        return x
+        T, r, frames = video.shape[1], self.cfg.vis_frame_stack // 2, video.flatten(0, 1)
+        if starts is None: first, which = slice(None), torch.arange(len(frames), device=video.device).view(-1, T)
+        else: first, which = distinct(starts[:, None] + torch.arange(T, device=starts.device))
+        x = rearrange(self.scale(frames[first]), 'n c h w -> n h w c')[which[:, torch.arange(-r, T + r).clamp(0, T - 1)]]  # edges repeat their frame
+        if self.cfg.vis_difference: x = (x - mean_frame(x[:, r:r + T], mask)).div_(.1)
+        else: x = (x - .45).div_(.225)
+        if r:  # channels last: each stack is a stretch of one long row of channels
+            rows = rearrange(x, 'b t h w c -> b h w (t c)')
+            x = rearrange(rows.unfold(-1, x.shape[-1] * (2 * r + 1), x.shape[-1]), 'b h w t c -> b t h w c').contiguous()
+        return rearrange(x, 'b t h w c -> b t c h w')
 
     def forward(self,
         video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
@@ -318,7 +357,7 @@ class VisualStream(nn.Module):
         x = self.prepare(video, mask, starts)
         x = rearrange(x, 'b t c h w -> (b t) c h w')
         n = len(x) if self.training or x.is_cuda else max(1, PIXELS_AT_ONCE // x[0, 0].numel())
-        x = torch.cat([self.projection(self.backbone(as_images(part))) for part in x.split(n)])
+        x = torch.cat([self.projection(self.folded(self.backbone, as_images(part))) for part in x.split(n)])
         return self.temporal(rearrange(x, '(b t) d -> b t d', b=len(video)), mask)
 
 # %% ../nbs/07_streams.ipynb #f1836b66
@@ -327,6 +366,7 @@ class AudioStream(nn.Module):
     def __init__(self, cfg: StreamConfig):
         super().__init__()
         self.backbone, width = make_backbone(cfg.aud_backbone, 3, cfg.aud_pool, cfg.aud_pretrained, cfg.aud_backbone_channels)
+        self.folded = Folded()
         self.projection = nn.Linear(width, cfg.aud_transformer_d_model)
         self.temporal = make_temporal(cfg, cfg.aud_transformer_d_model, cfg.aud_transformer_layers)
 
@@ -335,7 +375,7 @@ class AudioStream(nn.Module):
     ) -> Tensor:  # [B, N, D] each chunk read alone
         "Features of each chunk by itself."
         x = as_images(rearrange(chunks, 'b n m t -> (b n) 1 m t').expand(-1, 3, -1, -1) / 3)  # log-mel deviates by about 3
-        return rearrange(self.projection(self.backbone(x)), '(b n) d -> b n d', b=len(chunks))
+        return rearrange(self.projection(self.folded(self.backbone, x)), '(b n) d -> b n d', b=len(chunks))
 
     def forward(self,
         chunks: Tensor,  # [B, C, n_mels, T] log-mel, level removed

@@ -25,7 +25,7 @@ setup(
     package_data={'avfake': ['face_models/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split(), 'ray': cfg['ray_requirements'].split()},
+    extras_require={'dev': (cfg['dev_requirements'] + ' ' + cfg['ray_requirements']).split(), 'ray': cfg['ray_requirements'].split()},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': ['avfake=avfake._modidx:d']},
     zip_safe=False,

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, repeat
 
 import timm
 import torch
@@ -332,33 +332,52 @@ class VisualStream(nn.Module):
         if x.shape[-2:] == (size, size): return x
         return F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
 
+    def scaled(self,
+        video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
+        starts: Tensor | None = None,  # [B] first frames, of windows of one clip: each frame is scaled once
+    ) -> tuple[Tensor, Tensor]:  # [N, vis_image_size, vis_image_size, channels], [B, T] which of them the windows hold
+        "The frames that windows are made of, channels last."
+        T = video.shape[1]
+        if starts is None: frames, which = video.flatten(0, 1), torch.arange(len(video) * T, device=video.device).view(-1, T)
+        else:
+            first, which = distinct(starts[:, None] + torch.arange(T, device=starts.device))
+            frames = video[first // T, first % T]
+        return rearrange(self.scale(frames), 'n c h w -> n h w c'), which
+
+    def moving(self,
+        frames: Tensor,  # [N, H, W, C] of `scaled`
+        which: Tensor,  # [B, T]
+        mask: Tensor | None = None,  # [B, T] True where there is padding
+    ) -> Tensor:  # [B, T, H, W, C * vis_frame_stack], about zero mean and unit deviation
+        "Take off what stands still and stack neighbouring frames as the configuration says."
+        T, r = which.shape[1], self.cfg.vis_frame_stack // 2
+        x = frames[which[:, torch.arange(-r, T + r).clamp(0, T - 1)]]  # edges repeat their frame
+        if self.cfg.vis_difference: x = (x - mean_frame(x[:, r:r + T], mask)).div_(.1)
+        else: x = (x - .45).div_(.225)
+        if not r: return x
+        rows = rearrange(x, 'b t h w c -> b h w (t c)')  # each stack is a stretch of one long row of channels
+        return rearrange(rows.unfold(-1, x.shape[-1] * (2 * r + 1), x.shape[-1]), 'b h w t c -> b t h w c').contiguous()
+
     def prepare(self,
         video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
         mask: Tensor | None = None,  # [B, T] True where there is padding
         starts: Tensor | None = None,  # [B] first frames, of windows of one clip
-    ) -> Tensor:  # [B, T, channels, vis_image_size, vis_image_size], about zero mean and unit deviation
-        "Scale, take off what stands still and stack neighbouring frames as the configuration says."
-        T, r, frames = video.shape[1], self.cfg.vis_frame_stack // 2, video.flatten(0, 1)
-        if starts is None: first, which = slice(None), torch.arange(len(frames), device=video.device).view(-1, T)
-        else: first, which = distinct(starts[:, None] + torch.arange(T, device=starts.device))
-        x = rearrange(self.scale(frames[first]), 'n c h w -> n h w c')[which[:, torch.arange(-r, T + r).clamp(0, T - 1)]]  # edges repeat their frame
-        if self.cfg.vis_difference: x = (x - mean_frame(x[:, r:r + T], mask)).div_(.1)
-        else: x = (x - .45).div_(.225)
-        if r:  # channels last: each stack is a stretch of one long row of channels
-            rows = rearrange(x, 'b t h w c -> b h w (t c)')
-            x = rearrange(rows.unfold(-1, x.shape[-1] * (2 * r + 1), x.shape[-1]), 'b h w t c -> b t h w c').contiguous()
-        return rearrange(x, 'b t h w c -> b t c h w')
+    ) -> Tensor:  # [B, T, channels, vis_image_size, vis_image_size]
+        "What the backbone sees."
+        return rearrange(self.moving(*self.scaled(video, starts), mask), 'b t h w c -> b t c h w')
 
     def forward(self,
         video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
         mask: Tensor | None = None,  # [B, T] True where there is padding
         starts: Tensor | None = None,  # [B] first frames, of windows of one clip
     ) -> Tensor:  # [B, T, D]
-        x = self.prepare(video, mask, starts)
-        x = rearrange(x, 'b t c h w -> (b t) c h w')
-        n = len(x) if self.training or x.is_cuda else max(1, PIXELS_AT_ONCE // x[0, 0].numel())
-        x = torch.cat([self.projection(self.folded(self.backbone, as_images(part))) for part in x.split(n)])
-        return self.temporal(rearrange(x, '(b t) d -> b t d', b=len(video)), mask)
+        frames, which = self.scaled(video, starts)
+        n = len(video) if self.training or frames.is_cuda else max(1, PIXELS_AT_ONCE // (which.shape[1] * frames[0, ..., 0].numel()))
+        found = []
+        for w, m in zip(which.split(n), mask.split(n) if mask is not None else repeat(None)):
+            images = rearrange(self.moving(frames, w, m), 'b t h w c -> (b t) c h w')
+            found.append(self.projection(self.folded(self.backbone, as_images(images))))
+        return self.temporal(rearrange(torch.cat(found), '(b t) d -> b t d', b=len(video)), mask)
 
 # %% ../nbs/07_streams.ipynb #f1836b66
 class AudioStream(nn.Module):

@@ -47,11 +47,16 @@ class DetectorConfig:
     match_delay: int = 1  # frames by which a recording's own delay may differ from zero: within them sound and picture match
     density_margin: float = 0.5  # deviations by which a picture must be less usual than most before it counts
     score_stride: int = 2  # frames between the windows that are scored
+    score_windows: int = 128  # a clip that holds more of them has enough with every other one: the same score in half the time
 
     @property
     def dim(self) -> int:
         "Width of the sync features."
         return self.sync.fusion_dim
+
+    def stride_of(self, n_frames: int) -> int:
+        "Frames between the windows of a clip of that length."
+        return self.score_stride * (2 if n_frames - self.window.vis_num_frames >= self.score_windows * self.score_stride else 1)
 
     @property
     def sequence_dim(self) -> int:
@@ -212,12 +217,13 @@ class Detector(nn.Module):
     @torch.no_grad()
     def windows(self,
         clip: MouthClip | StoredClip | Path,  # or the path of a cache entry
-        stride: int = None,  # frames between windows; `score_stride` if None
+        stride: int = None,  # frames between windows; `stride_of` its length if None
         batch_size: int = 32,
     ) -> Iterator[dict[str, Tensor]]:  # starts, log_prob, match [B], density, cosine [B, F], delay_prob [B, 2*max_delay + 1]
         "What is known of the windows of a clip, in order, as many at a time as have all their neighbours; keeps no more than those."
         self.eval()
-        stride, reach, held = stride or self.cfg.score_stride, max(0, self.cfg.match_frames - self.cfg.window.vis_num_frames) // 2, None
+        if not isinstance(clip, MouthClip | StoredClip): clip = open_clip(clip)
+        stride, reach, held = stride or self.cfg.stride_of(clip.n_frames), max(0, self.cfg.match_frames - self.cfg.window.vis_num_frames) // 2, None
         batches = clip_windows(clip, self.cfg.window, stride, self.cfg.sync.max_delay, batch_size)
         last = -1  # first frame of the last window that was handed out
         for batch in chain(batches, [None]):
@@ -314,7 +320,7 @@ def answers(
 ) -> tuple[list[int], Tensor]:  # first frame of each window; [W, F, 2*max_delay + 1] logits, -inf where there is no sound to ask for
     "How well each frame of each window fits the sound at each delay."
     K, starts, logits = detector.cfg.sync.max_delay, [], []
-    for batch in clip_windows(clip, detector.cfg.window, detector.cfg.score_stride, K):
+    for batch in clip_windows(clip, detector.cfg.window, detector.cfg.stride_of(clip.n_frames), K):
         v, a = detector.sync.embed(*(batch[k].to(detector.device) for k in ('video', 'mel')), torch.arange(-K, K + 1), starts=batch['starts'].to(detector.device))
         fit = torch.einsum('bfd,bsfd->bfs', v, a) * detector.sync.log_scale.exp()
         starts += batch['starts'].tolist(); logits.append(fit.cpu().masked_fill(~batch['valid'][:, None], float('-inf')))
@@ -346,7 +352,7 @@ def attention(
     def keep(stream): return lambda block, args: found[stream].append(block.attention(args[0])[-1].mean(1).cpu())
     hooks = [stream.temporal.register_forward_pre_hook(keep(stream)) for stream in found]
     try:
-        for batch in clip_windows(clip, detector.cfg.window, detector.cfg.score_stride, 0):
+        for batch in clip_windows(clip, detector.cfg.window, detector.cfg.stride_of(clip.n_frames), 0):
             detector.sync.embed(*(batch[k].to(detector.device) for k in ('video', 'mel')))
     finally:
         for hook in hooks: hook.remove()

@@ -299,7 +299,7 @@ def mean_frame(
     return torch.einsum('bt,bthwc->bhwc', weight, x)[:, None]
 
 
-PIXELS_AT_ONCE = 64 * 112 * 112  # what a CPU's cache holds the feature maps of: more at once takes up to half as long again
+PIXELS_AT_ONCE = 32 * 112 * 112  # what a CPU's cache holds the feature maps of: more at once takes up to half as long again
 
 
 class VisualStream(nn.Module):

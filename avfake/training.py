@@ -228,11 +228,16 @@ def seed_epoch(
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, process]).generate_state(1)[0]))
 
 
-def make_optimiser(module: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
+def make_optimiser(
+    module: nn.Module,
+    cfg: TrainConfig,
+    fused: bool | None = None,  # one kernel for a whole step; where the module is on a GPU if None
+) -> torch.optim.AdamW:
     "AdamW that decays matrices only (Loshchilov and Hutter, arXiv 1711.05101)."
     trained = [p for p in module.parameters() if p.requires_grad]
+    if fused is None: fused = all(p.is_cuda for p in trained)
     return torch.optim.AdamW([dict(params=[p for p in trained if p.ndim > 1], weight_decay=cfg.weight_decay),
-                              dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.)], lr=cfg.learning_rate)
+                              dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.)], lr=cfg.learning_rate, fused=fused)
 
 
 def schedule(
@@ -409,7 +414,7 @@ def fingerprint(
     "A short hash of all that a run depends on, whatever folder the clips are in."
     free = ('workers', 'auto_batch_size', 'allow_out_of_range') + (('batch_size',) if cfg.auto_batch_size else ())
     settings = {k: v for k, v in asdict(cfg).items() if k not in free}
-    config = replace(config, density_weight=0., density_margin=0., match_frames=0, match_delay=0, score_stride=1)  # training knows nothing of these
+    config = replace(config, density_weight=0., density_margin=0., match_frames=0, match_delay=0, score_stride=1, score_windows=0)  # training knows nothing of these
     told = json.dumps([asdict(config), settings, [[e and Path(e).name for e in c] for c in clips]], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['MAX_SHRINK', 'ANCHORS', 'RIGHT_EYE', 'LEFT_EYE', 'RIGID', 'LIPS', 'MOUTH_PER_SIZE', 'MouthConfig', 'warp',
            'detect_faces', 'face_mesh', 'face_square', 'FaceTrack', 'Sighting', 'see_face', 'FaceTracker', 'smooth',
-           'mouth_squares', 'crop_mouth', 'MouthClip', 'join_clips', 'Patch', 'cut_patch', 'stream_mouth', 'read_mouth']
+           'mouth_squares', 'crop_mouth', 'MouthClip', 'join_clips', 'Patch', 'cut_patch', 'ahead', 'stream_mouth',
+           'read_mouth']
 
 # %% ../nbs/02_mouth.ipynb #d3318797
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -421,6 +423,17 @@ def cut_patch(
     return Patch(image if factor > 1 else part.copy(), corner, factor, inside)
 
 # %% ../nbs/02_mouth.ipynb #3d5b2257
+def ahead(
+    items: Iterable,
+) -> Iterator:  # the same items
+    "Work out the next item in a thread while this one is used: FFmpeg decodes while the networks look."
+    with ThreadPoolExecutor(1) as thread:
+        items, end = iter(items), object()
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
+
 def stream_mouth(
     path: Path,  # the video file
     cfg: MouthConfig = MouthConfig(),
@@ -429,7 +442,7 @@ def stream_mouth(
 ) -> Iterator[MouthClip]:  # consecutive pieces
     "Follow the faces, and then cut; from patches that were kept, or, where they do not fit in memory, from the video read again."
     tracker, kept, n_bytes, step = FaceTracker(cfg), [], 0, min(seconds, .4)  # few frames at a time: they may be large
-    for frames, audio in stream_media(path, step):
+    for frames, audio in ahead(stream_media(path, step)):
         patches = []
         for frame in frames:
             tracker.update(frame)
@@ -444,7 +457,7 @@ def stream_mouth(
         raise MediaError(path, 'no face', f'found in {found.mean():.0%} of {n} frames, {cfg.min_face_fraction:.0%} are needed')
     pieces = kept and _cut_patches(kept, tracker.tracks[0], squares, cfg)
     i, clips = 0, []
-    for frames, audio in pieces or stream_media(path, step):
+    for frames, audio in pieces or ahead(stream_media(path, step)):
         s, i = slice(i, i + len(frames)), i + len(frames)
         crops = frames if pieces else np.stack([crop_mouth(f, q, cfg) for f, q in zip(frames, squares[s])])
         clips.append(MouthClip(crops, audio, found[s]))

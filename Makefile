@@ -82,7 +82,7 @@ $(READY): settings.ini setup.py constraints.txt $(MOVED) | $(PY)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv \
 	  || echo 'uv could not be installed: going on with pip, which takes longer'
 	@eval "$$($(PY) -c "$$PIP_SETTINGS_FOR_UV")"; \
-	{ $(PY) -m uv --version >/dev/null 2>&1 && $(PY) -m uv pip install --python $(PY) -c constraints.txt -e '.[dev]'; } \
+	{ $(PY) -m uv --version >/dev/null 2>&1 && $(PY) -m uv pip install --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev]'; } \
 	|| { echo 'Installing with pip'; \
 	     $(PY) -m pip install --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[dev]'; }
 	@printf '%s\n' "$(CURDIR)" > $@

@@ -19,8 +19,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
+
+pd.set_option('mode.string_storage', 'python')  # names of files may hold bytes that are no UTF-8, which the strings of pyarrow, where that is installed, cannot
 
 # %% ../nbs/00_media.ipynb #91befbbf
 FPS = 25  # frames per second of every clip once read

@@ -238,7 +238,9 @@ def _to_rgb(frame, size: tuple, reformatter) -> np.ndarray:  # [H, W, 3] uint8
     rgb = reformatter.reformat(frame, *size, format='rgb24', interpolation='BILINEAR', threads=1).to_ndarray()
     transpose, flip_x, flip_y = _upright(frame)
     if transpose: rgb = rgb.transpose(1, 0, 2)
-    return np.ascontiguousarray(rgb[::-1 if flip_y else 1, ::-1 if flip_x else 1])
+    rgb = np.ascontiguousarray(rgb[::-1 if flip_y else 1, ::-1 if flip_x else 1])
+    rgb.flags.writeable = False  # it may be handed out more than once
+    return rgb
 
 def _square(stream) -> tuple:  # (width, height)
     "The size at which the pixels of a stream are square"
@@ -411,7 +413,7 @@ def _pieces(path, seconds: float, video: bool = True, audio: bool = True) -> Ite
 def stream_media(
     path: Path,  # the video file
     seconds: float = 10.,  # length of a piece; where the picture is large a piece is shorter, to fit in memory
-) -> Iterator[tuple[list, np.ndarray]]:  # n frames [H, W, 3] uint8 RGB, not to be written to; samples [n*640] float32 in -1..1
+) -> Iterator[tuple[list, np.ndarray]]:  # n frames [H, W, 3] uint8 RGB, read only; samples [n*640] float32 in -1..1
     "Read picture and sound together, piece by piece; raises `MediaError`, at the latest in place of the last piece"
     yield from _pieces(path, seconds)
 

@@ -11,7 +11,6 @@ __all__ = ['TEMPORAL_BLOCKS', 'PIXELS_AT_ONCE', 'check_ranges', 'StreamConfig', 
 # %% ../nbs/07_streams.ipynb #994e8e70
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, repeat

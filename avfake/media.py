@@ -32,7 +32,7 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 
 MAX_PIXELS = 8192 * 8192  # a larger picture is refused: a few KB of file can decode to any size
 MAX_GAP = 60.  # seconds; timestamps that jump further are broken, and would have to be filled with stills and silence
-PIECE_BYTES = 256 * 2**20  # decoded pixels handed out at once
+PIECE_BYTES = 64 * 2**20  # decoded pixels handed out at once; of three such pieces one is used, one waits and one is being made
 CONTAINERS = 'mov,matroska,avi,asf,flv,mpeg,mpegts,ogg,mxf,nut,rm,dv,gif,wtv,ivf,mp3,wav,aac,flac'  # of FFmpeg's; none that names other files, as playlists do
 QUEUE_BYTES = 256 * 2**20  # undecoded packets that wait in line while one stream is behind the other
 

@@ -115,7 +115,7 @@ run: check-data-dir $(READY)  ## Train on authentic clips, evaluate, draw: nbs/r
 	|| { echo "The run stopped; the notebook as far as it got: $$executed" >&2; exit 1; }; \
 	$(PY) -c 'from avfake.cli import main; main()' summary --save_dir "$$save" && echo "The executed notebook: $$executed"
 
-bench: check-data-dir $(READY)  ## Measure speed and memory into nbs/benchmarks/ (over an hour; ONLY=desk takes a minute)
+bench: check-data-dir $(READY)  ## Measure speed and memory into nbs/benchmarks/ (half an hour; ONLY=desk takes a minute)
 	@absolute() { $(PY) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "$$1"; }; \
 	set -- -p run True; \
 	[ -z "$$DATA_DIR" ]   || set -- "$$@" -r data_dir "$$(absolute "$$DATA_DIR")"; \

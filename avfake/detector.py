@@ -217,13 +217,12 @@ class Detector(nn.Module):
     @torch.no_grad()
     def windows(self,
         clip: MouthClip | StoredClip | Path,  # or the path of a cache entry
-        stride: int = None,  # frames between windows; `stride_of` its length if None
+        stride: int = None,  # frames between windows; `score_stride` if None
         batch_size: int = 32,
     ) -> Iterator[dict[str, Tensor]]:  # starts, log_prob, match [B], density, cosine [B, F], delay_prob [B, 2*max_delay + 1]
         "What is known of the windows of a clip, in order, as many at a time as have all their neighbours; keeps no more than those."
         self.eval()
-        if not isinstance(clip, MouthClip | StoredClip): clip = open_clip(clip)
-        stride, reach, held = stride or self.cfg.stride_of(clip.n_frames), max(0, self.cfg.match_frames - self.cfg.window.vis_num_frames) // 2, None
+        stride, reach, held = stride or self.cfg.score_stride, max(0, self.cfg.match_frames - self.cfg.window.vis_num_frames) // 2, None
         batches = clip_windows(clip, self.cfg.window, stride, self.cfg.sync.max_delay, batch_size)
         last = -1  # first frame of the last window that was handed out
         for batch in chain(batches, [None]):
@@ -249,7 +248,7 @@ class Detector(nn.Module):
         if n < length: raise MediaError(getattr(clip, 'path', ''), 'too short', f'{n} frames, {length} are needed')
         names = ('log_prob', 'density', 'match', 'cosine')
         sums, count, delay_prob, windows = torch.zeros(len(names), n), torch.zeros(n), 0., 0
-        for told in self.windows(clip, batch_size=batch_size):
+        for told in self.windows(clip, self.cfg.stride_of(n), batch_size):
             told = {k: x.cpu() for k, x in told.items()}
             delay_prob, windows = delay_prob + told['delay_prob'].sum(0), windows + len(told['starts'])
             frames = torch.stack([x if x.ndim == 2 else x[:, None].expand(-1, length) for x in map(told.get, names)])  # [4, B, F]

@@ -357,14 +357,6 @@ class VisualStream(nn.Module):
         rows = rearrange(x, 'b t h w c -> b h w (t c)')  # each stack is a stretch of one long row of channels
         return rearrange(rows.unfold(-1, x.shape[-1] * (2 * r + 1), x.shape[-1]), 'b h w t c -> b t h w c').contiguous()
 
-    def prepare(self,
-        video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
-        mask: Tensor | None = None,  # [B, T] True where there is padding
-        starts: Tensor | None = None,  # [B] first frames, of windows of one clip
-    ) -> Tensor:  # [B, T, channels, vis_image_size, vis_image_size]
-        "What the backbone sees."
-        return rearrange(self.moving(*self.scaled(video, starts), mask), 'b t h w c -> b t c h w')
-
     def forward(self,
         video: Tensor,  # [B, T, 3, H, W] RGB, uint8 or float in 0..1
         mask: Tensor | None = None,  # [B, T] True where there is padding

@@ -85,6 +85,7 @@ def robust_limits(
         low, q1, q3, high = np.percentile(g, [percentiles[0], 25, 75, percentiles[1]])
         reach = 5*(q3 - q1) or np.inf
         inside = g[(g >= max(low, q1 - reach)) & (g <= min(high, q3 + reach))]  # true scores: no value between two, one of them absurd
+        if not len(inside): inside = g  # of two scores each is an extreme one
         ends += [inside.min(), inside.max()]
     if include is not None and np.isfinite(include): ends.append(float(include))
     if not ends: return 0., 1.

@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install check-data-dir run bench test test-reliability lab export clean-notebooks readme prepare constraints clean force
+.PHONY: help install check-data-dir run bench test test-reliability lab format export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -148,7 +148,11 @@ clean-notebooks: $(READY)  ## Strip from the notebooks what does not belong in g
 readme: $(READY)  ## Write README.md from nbs/index.ipynb
 	@$(PY) tests/readme.py
 
-prepare: export clean-notebooks readme  ## What to do before a commit: export, clean-notebooks, readme
+format: $(READY)  ## Format notebooks and tests with ruff, and say what it finds in them
+	@$(VENV)/bin/ruff format --quiet nbs tests setup.py
+	@$(VENV)/bin/ruff check --fix nbs tests setup.py
+
+prepare: format export clean-notebooks readme  ## What to do before a commit: format, export, clean-notebooks, readme
 
 constraints: $(READY)  ## Pin the newest packages that Python 3.10 to 3.12 accept, into constraints.txt
 	@echo uv | $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate --no-header \

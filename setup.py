@@ -1,4 +1,5 @@
 """Packaging of avfake: everything it says is read from settings.ini."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -6,9 +7,9 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
-config.read(here/'settings.ini', encoding='utf-8')
+config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
-readme = here/'README.md'
+readme = here / 'README.md'
 
 setup(
     name=cfg['lib_name'],
@@ -25,8 +26,10 @@ setup(
     package_data={'avfake': ['face_models/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': (cfg['dev_requirements'] + ' ' + cfg['ray_requirements']).split(), 'ray': cfg['ray_requirements'].split()},
-    entry_points={'console_scripts': cfg['console_scripts'].split(),
-                  'nbdev': ['avfake=avfake._modidx:d']},
+    extras_require={
+        'dev': (cfg['dev_requirements'] + ' ' + cfg['ray_requirements']).split(),
+        'ray': cfg['ray_requirements'].split(),
+    },
+    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['avfake=avfake._modidx:d']},
     zip_safe=False,
 )

@@ -1,42 +1,53 @@
 """What all tests share. The environment is set before anything imports torch, and handed on to the processes they start."""
-import json, os, tempfile
+
+import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
-
 from reliability import COUNTS, collected, said
 
 ROOT = Path(__file__).resolve().parent.parent
 
-for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS': os.environ[name] = '1'  # tests run side by side
+for name in 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS':
+    os.environ[name] = '1'  # tests run side by side
 os.environ.setdefault('MPLBACKEND', 'agg')
-if os.environ.get('AVFAKE_DATA'): os.environ['AVFAKE_DATA'] = os.path.abspath(os.environ['AVFAKE_DATA'])
+if os.environ.get('AVFAKE_DATA'):
+    os.environ['AVFAKE_DATA'] = os.path.abspath(os.environ['AVFAKE_DATA'])
 
 
 def pytest_configure(config):
-    if hasattr(config, 'workerinput'): return  # a process of pytest-xdist, which has it from the first
+    if hasattr(config, 'workerinput'):
+        return  # a process of pytest-xdist, which has it from the first
     handle, os.environ[COUNTS] = tempfile.mkstemp(prefix='avfake-counts-')
     os.close(handle)
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not (found := collected(os.environ[COUNTS])): return
+    if not (found := collected(os.environ[COUNTS])):
+        return
     terminalreporter.section('reliability')
-    for line in said(found): terminalreporter.write_line(line)
-    if kept := os.environ.get('AVFAKE_KEEP_COUNTS'): Path(kept).write_text(json.dumps(found, indent=1) + '\n')
+    for line in said(found):
+        terminalreporter.write_line(line)
+    if kept := os.environ.get('AVFAKE_KEEP_COUNTS'):
+        Path(kept).write_text(json.dumps(found, indent=1) + '\n')
 
 
 def pytest_unconfigure(config):
-    if not hasattr(config, 'workerinput'): Path(os.environ[COUNTS]).unlink(missing_ok=True)
+    if not hasattr(config, 'workerinput'):
+        Path(os.environ[COUNTS]).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope='session')
-def root(): return ROOT
+def root():
+    return ROOT
 
 
 @pytest.fixture(scope='session')
 def real_data():
     "The folder of real clips that AVFAKE_DATA names (it holds `newsreaders/` and `wild/`); tests that need it skip without."
     folder = os.environ.get('AVFAKE_DATA')
-    if not folder: pytest.skip('AVFAKE_DATA names no folder of real clips')
+    if not folder:
+        pytest.skip('AVFAKE_DATA names no folder of real clips')
     return Path(folder)

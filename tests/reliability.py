@@ -1,5 +1,8 @@
 """What the reliability tests share: how much to try, and the counts that are printed in the end."""
-import json, os, tempfile
+
+import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,24 +13,29 @@ COUNTS = 'AVFAKE_COUNTS'  # the file in which counts are collected, whatever pro
 def bytes_of(write: Callable[[Path], None], name: str) -> bytes:
     "What a function writes into a file of that name."
     with tempfile.TemporaryDirectory() as folder:
-        write(path := Path(folder)/name)
+        write(path := Path(folder) / name)
         return path.read_bytes()
 
 
 def counts(what: str, **numbers: int):
     "Have these printed at the end of the run."
     if path := os.environ.get(COUNTS):
-        with open(path, 'a') as f: f.write(json.dumps({what: numbers}) + '\n')
+        with open(path, 'a') as f:
+            f.write(json.dumps({what: numbers}) + '\n')
 
 
 def collected(path: Path) -> dict[str, dict]:
     "All counts, by what they are of; those of one thing from several tests together."
     found = {}
     for line in Path(path).read_text().splitlines():
-        for what, numbers in json.loads(line).items(): found.setdefault(what, {}).update(numbers)
+        for what, numbers in json.loads(line).items():
+            found.setdefault(what, {}).update(numbers)
     return found
 
 
 def said(found: dict[str, dict]) -> list[str]:
     "The counts in words, a line each."
-    return [f'{what}: ' + ', '.join(f'{n} {k.replace("_", " ")}' for k, n in numbers.items()) for what, numbers in found.items()]
+    return [
+        f'{what}: ' + ', '.join(f'{n} {k.replace("_", " ")}' for k, n in numbers.items())
+        for what, numbers in found.items()
+    ]

@@ -1,5 +1,14 @@
 """Training that is killed at random moments ends, when it is started again, with what it would have ended with; and a full disk tears nothing."""
-import json, os, random, resource, shutil, signal, subprocess, sys, time
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -7,15 +16,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-from avfake.cache import load_clip
-from avfake.synthetic import make_demo
 from reliability import FULL, counts
 from test_notebooks import needs_run
 
+from avfake.cache import load_clip
+from avfake.synthetic import make_demo
+
 ROOT = Path(__file__).resolve().parent.parent
-TRAIN = ('train --data_dir videos --save_dir out --cache_dir cache --epochs 2 --density_epochs 2 --windows_per_clip 2 --batch_size 4 '
-         '--ar_layers 1 --workers 2').split()
+TRAIN = (
+    'train --data_dir videos --save_dir out --cache_dir cache --epochs 2 --density_epochs 2 --windows_per_clip 2 --batch_size 4 '
+    '--ar_layers 1 --workers 2'
+).split()
 STAGES = 'extraction', 'stage one', 'stage two', 'evaluation'
 pytestmark = needs_run
 
@@ -23,34 +34,61 @@ pytestmark = needs_run
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('kills')
-    make_demo(folder/'videos', n_identities=6, real_per_identity=3, forged_identities=2, seconds=(1.2, 1.4), workers=0, progress=False)
+    make_demo(
+        folder / 'videos',
+        n_identities=6,
+        real_per_identity=3,
+        forged_identities=2,
+        seconds=(1.2, 1.4),
+        workers=0,
+        progress=False,
+    )
     return folder
 
 
 def start(folder, *args, before=None):  # a session of its own, so that its workers can be killed with it
-    return subprocess.Popen([sys.executable, '-c', 'from avfake.cli import main; main()', *args], cwd=folder, start_new_session=True, preexec_fn=before,
-                            env={**os.environ, 'PYTHONPATH': str(ROOT), 'MPLBACKEND': 'agg'}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, '-c', 'from avfake.cli import main; main()', *args],
+        cwd=folder,
+        start_new_session=True,
+        preexec_fn=before,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'MPLBACKEND': 'agg'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
-def entries(folder): return [*folder.glob('cache/clips/*/[!.]*')]
+def entries(folder):
+    return [*folder.glob('cache/clips/*/[!.]*')]
 
 
 def stage(folder, videos) -> int:  # in which it is, or where it stopped; 0 is before and during extraction
     "How far a run has come, by what it has written."
-    log = folder/'out'/'logs'/'training.log'
-    if (folder/'out'/'best_model.pth').exists(): return 3
-    if log.exists() and 'stage=sync epoch=2 ' in log.read_text(): return 2
+    log = folder / 'out' / 'logs' / 'training.log'
+    if (folder / 'out' / 'best_model.pth').exists():
+        return 3
+    if log.exists() and 'stage=sync epoch=2 ' in log.read_text():
+        return 2
     return int(len(entries(folder)) == videos)
 
 
 def torn(folder) -> list[str]:
     "Files under their final names that cannot be read."
     bad = []
-    readers = {'.zip': load_clip, '.json': lambda p: json.loads(p.read_text()), '.pt': lambda p: torch.load(p, weights_only=True), '.pth': lambda p: torch.load(p, weights_only=True),
-               '.csv': pd.read_csv, '.png': lambda p: 1/(cv2.imread(str(p)) is not None)}
+    readers = {
+        '.zip': load_clip,
+        '.json': lambda p: json.loads(p.read_text()),
+        '.pt': lambda p: torch.load(p, weights_only=True),
+        '.pth': lambda p: torch.load(p, weights_only=True),
+        '.csv': pd.read_csv,
+        '.png': lambda p: 1 / (cv2.imread(str(p)) is not None),
+    }
     for path in [*entries(folder), *folder.glob('out/**/[!.]*')]:
-        try: readers.get(path.suffix, lambda p: None)(path)
-        except Exception as error: bad.append(f'{path.relative_to(folder)}: {error}')
+        try:
+            readers.get(path.suffix, lambda p: None)(path)
+        except Exception as error:
+            bad.append(f'{path.relative_to(folder)}: {error}')
     return bad
 
 
@@ -63,48 +101,66 @@ def finish(folder) -> str:
 
 def outcome(folder) -> dict:
     "All that has to be the same: weights, scores, metrics and cache entries, by their bytes."
-    saved = torch.load(folder/'out'/'best_model.pth', weights_only=True)
+    saved = torch.load(folder / 'out' / 'best_model.pth', weights_only=True)
     found = {f'weights {k}': v.numpy().tobytes() for k, v in saved.pop('state_dict').items()}
     found |= {f'checkpoint {k}': v for k, v in saved.items()}
-    for name in ('detailed_results.csv', 'metrics.json'): found[name] = (folder/'out'/name).read_bytes()
+    for name in ('detailed_results.csv', 'metrics.json'):
+        found[name] = (folder / 'out' / name).read_bytes()
     return found | {p.name: p.read_bytes() for p in entries(folder)}
 
 
 def test_kill_9_at_any_moment(folder):
-    rng, videos = random.Random(0), len(list((folder/'videos').rglob('*.mp4')))
-    process, begun, reached = start(folder, *TRAIN), time.monotonic(), {}
+    rng, videos = random.Random(0), len(list((folder / 'videos').rglob('*.mp4')))
+    process, _begun, reached = start(folder, *TRAIN), time.monotonic(), {}
     while process.poll() is None:  # undisturbed, to know the result and how long each stage takes
-        reached.setdefault(stage(folder, videos) if entries(folder) else -1, time.monotonic()); time.sleep(.01)
+        reached.setdefault(stage(folder, videos) if entries(folder) else -1, time.monotonic())
+        time.sleep(0.01)
     assert process.returncode == 0, process.stdout.read()
-    ends = [min(t for s, t in reached.items() if s >= i) for i in (0, 1, 2, 3)] + [time.monotonic()]  # a short stage may go unseen
+    ends = [min(t for s, t in reached.items() if s >= i) for i in (0, 1, 2, 3)] + [
+        time.monotonic()
+    ]  # a short stage may go unseen
     lengths, expected = np.diff(ends), outcome(folder)
-    kills, differ, broken = [0]*4, [], []
+    kills, differ, broken = [0] * 4, [], []
     for turn in range(6 if FULL else 1):
-        for name in ('cache', 'out'): shutil.rmtree(folder/name)
+        for name in ('cache', 'out'):
+            shutil.rmtree(folder / name)
         for which in range(4) if FULL else (1,):
             process = start(folder, *TRAIN)
-            while process.poll() is None and not (stage(folder, videos) >= which and entries(folder)): time.sleep(.005)
-            time.sleep(rng.random()*lengths[which]*.9)
-            if process.poll() is None: kills[which] += 1
-            os.killpg(process.pid, signal.SIGKILL); process.communicate()
+            while process.poll() is None and not (stage(folder, videos) >= which and entries(folder)):
+                time.sleep(0.005)
+            time.sleep(rng.random() * lengths[which] * 0.9)
+            if process.poll() is None:
+                kills[which] += 1
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
             broken += torn(folder)
         finish(folder)
         found = outcome(folder)
         differ += [f'run {turn}: {k}' for k in expected.keys() | found.keys() if found.get(k) != expected.get(k)]
         broken += torn(folder)
-    counts('kill -9', **{f'in {s}': n for s, n in zip(STAGES, kills)}, runs_resumed=turn + 1, mismatches=len(differ), torn_files=len(broken))
+    counts(
+        'kill -9',
+        **{f'in {s}': n for s, n in zip(STAGES, kills)},
+        runs_resumed=turn + 1,
+        mismatches=len(differ),
+        torn_files=len(broken),
+    )
     assert not broken and not differ and sum(kills) >= (20 if FULL else 1)
 
 
 # ---------------------------------------------------------------- no room, no right
 
+
 def test_a_file_that_cannot_grow(folder, tmp_path):
     "What a full disk does, with a limit on the size of a file, which any user may set: one line, nothing torn, and it goes on when there is room."
-    (tmp_path/'videos').symlink_to(folder/'videos')
+    (tmp_path / 'videos').symlink_to(folder / 'videos')
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
     process = start(tmp_path, *TRAIN, before=limit)
-    try: output, _ = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL); pytest.fail('it hangs')
+    try:
+        output, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail('it hangs')
     assert process.returncode == 2 and 'avfake: ' in output.splitlines()[-1] and 'Traceback' not in output, output
     assert 'File too large' in output.splitlines()[-1] and not torn(tmp_path)
 
@@ -115,35 +171,58 @@ MOUNT = 'mkdir -p {0} && mount -t tmpfs -o size={1} none {0} && {2}'
 def in_small_disk(folder, place, size, command):
     "Run in a mount namespace of its own, with a small file system at `place`."
     line = MOUNT.format(place, size, command)
-    return subprocess.run(['unshare', '--map-root-user', '--mount', 'sh', '-c', line], cwd=folder, capture_output=True, text=True, timeout=600,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), 'MPLBACKEND': 'agg', 'PYTHON': sys.executable})
+    return subprocess.run(
+        ['unshare', '--map-root-user', '--mount', 'sh', '-c', line],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'MPLBACKEND': 'agg', 'PYTHON': sys.executable},
+    )
 
 
 @pytest.fixture(scope='module')
 def mounts(tmp_path_factory):
-    try: done = in_small_disk(tmp_path_factory.mktemp('mount'), 'here', '1m', 'true')
-    except OSError as error: pytest.skip(f'no unshare here ({error})')
-    if done.returncode: pytest.skip(f'no file system can be mounted here ({done.stderr.strip()})')
+    try:
+        done = in_small_disk(tmp_path_factory.mktemp('mount'), 'here', '1m', 'true')
+    except OSError as error:
+        pytest.skip(f'no unshare here ({error})')
+    if done.returncode:
+        pytest.skip(f'no file system can be mounted here ({done.stderr.strip()})')
 
 
-def avfake(*args): return ' '.join(["$PYTHON -c 'from avfake.cli import main; main()'", *args])
+def avfake(*args):
+    return ' '.join(["$PYTHON -c 'from avfake.cli import main; main()'", *args])
 
 
 @pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
 @pytest.mark.parametrize('place, size', [('cache', '300k'), ('out', '100k'), ('out', '2m')])
 def test_disk_full(folder, tmp_path, mounts, place, size):
     "One line that says so, and whatever stands under its final name is whole."
-    (tmp_path/'videos').symlink_to(folder/'videos')
-    done = in_small_disk(tmp_path, place, size, f'{avfake(*TRAIN)}; status=$?; mkdir kept; cp -r {place} kept/{place}; exit $status')
+    (tmp_path / 'videos').symlink_to(folder / 'videos')
+    done = in_small_disk(
+        tmp_path, place, size, f'{avfake(*TRAIN)}; status=$?; mkdir kept; cp -r {place} kept/{place}; exit $status'
+    )
     lines = done.stderr.splitlines()
-    assert done.returncode == 2 and 'No space left' in lines[-1] and f'{place}/' in lines[-1] and lines[-1].startswith('avfake: ') and 'Traceback' not in done.stderr, done.stderr
-    assert not torn(tmp_path/'kept')
+    assert (
+        done.returncode == 2
+        and 'No space left' in lines[-1]
+        and f'{place}/' in lines[-1]
+        and lines[-1].startswith('avfake: ')
+        and 'Traceback' not in done.stderr
+    ), done.stderr
+    assert not torn(tmp_path / 'kept')
 
 
 @pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
 @pytest.mark.parametrize('place', ['cache', 'out'])
 def test_read_only(folder, tmp_path, mounts, place):
-    (tmp_path/'videos').symlink_to(folder/'videos')
+    (tmp_path / 'videos').symlink_to(folder / 'videos')
     done = in_small_disk(tmp_path, place, '1m', f'mount -o remount,ro {place} && {avfake(*TRAIN)}')
     lines = done.stderr.splitlines()
-    assert done.returncode == 2 and 'Read-only' in lines[-1] and lines[-1].startswith('avfake: ') and 'Traceback' not in done.stderr, done.stderr
+    assert (
+        done.returncode == 2
+        and 'Read-only' in lines[-1]
+        and lines[-1].startswith('avfake: ')
+        and 'Traceback' not in done.stderr
+    ), done.stderr

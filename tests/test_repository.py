@@ -1,31 +1,65 @@
 """Cheap checks that the repository is whole: what is generated is up to date, nothing stands where it should not."""
-import ast, json, os, re, shutil, subprocess, sys, time, zipfile
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
-sys.path.insert(0, str(ROOT/'tests'))
+NOTEBOOKS = sorted(o for o in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
+sys.path.insert(0, str(ROOT / 'tests'))
 
-TOP_LEVEL = {'.ci', '.github', '.gitignore', 'CITATION.cff', 'LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'avfake',
-             'constraints.txt', 'nbs', 'papermill_runs', 'settings.ini', 'setup.py', 'tests'}
+TOP_LEVEL = {
+    '.ci',
+    '.github',
+    '.gitignore',
+    'CITATION.cff',
+    'LICENSE',
+    'MANIFEST.in',
+    'Makefile',
+    'README.md',
+    'avfake',
+    'constraints.txt',
+    'nbs',
+    'papermill_runs',
+    'ruff.toml',
+    'settings.ini',
+    'setup.py',
+    'tests',
+}
 MACHINE_PATH = re.compile(r'(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/')
 MEGABYTE = 2**20
 
 
 def run(*args, cwd, **env):
     "What a command prints; its errors, when it fails."
-    done = subprocess.run([*map(str, args)], cwd=cwd, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, encoding='utf-8', timeout=600)
+    done = subprocess.run(
+        [*map(str, args)],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding='utf-8',
+        timeout=600,
+    )
     assert done.returncode == 0, f'{done.stdout[-5000:]}\n{done.stderr[-5000:]}'
     return done.stdout
 
 
 def tracked():
     "The files that git holds, as paths from the top; the untracked ones that a commit would still have to take stay out."
-    if not (ROOT/'.git').exists(): pytest.skip('not a git checkout')
-    return [o for o in run('git', 'ls-files', '-z', cwd=ROOT).split('\0') if o and (ROOT/o).is_file()]
+    if not (ROOT / '.git').exists():
+        pytest.skip('not a git checkout')
+    return [o for o in run('git', 'ls-files', '-z', cwd=ROOT).split('\0') if o and (ROOT / o).is_file()]
 
 
 def cells(notebook):
@@ -36,26 +70,36 @@ def cells(notebook):
 def copy(tmp_path):
     "A copy of what exporting and cleaning read and write."
     ignore = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '.last_checked')
-    for name in 'nbs', 'avfake': shutil.copytree(ROOT/name, tmp_path/name, ignore=ignore)
+    for name in 'nbs', 'avfake':
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     for name in 'settings.ini', 'setup.py', 'README.md', 'LICENSE', 'MANIFEST.in':
-        if (ROOT/name).exists(): shutil.copy(ROOT/name, tmp_path/name)
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
 # ---------------------------------------------------------------- what is generated
 
+
 def test_modules_are_what_the_notebooks_export(copy):
-    for module in (copy/'avfake').glob('*.py'):
-        if module.name != '__init__.py': module.unlink()
+    for module in (copy / 'avfake').glob('*.py'):
+        if module.name != '__init__.py':
+            module.unlink()
     run(sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export()', cwd=copy)
-    exported, committed = ({o.name: o.read_text(encoding='utf-8') for o in (folder/'avfake').glob('*.py')} for folder in (copy, ROOT))
+    exported, committed = (
+        {o.name: o.read_text(encoding='utf-8') for o in (folder / 'avfake').glob('*.py')} for folder in (copy, ROOT)
+    )
     differing = sorted(o for o in exported.keys() | committed.keys() if exported.get(o) != committed.get(o))
     assert not differing, f'`make export` would change {", ".join(differing)}'
 
 
 def test_notebooks_are_clean(copy):
     run(sys.executable, '-c', 'from nbdev.clean import nbdev_clean; nbdev_clean()', cwd=copy)
-    changed = [o.name for o in NOTEBOOKS if o.read_text(encoding='utf-8') != (copy/o.relative_to(ROOT)).read_text(encoding='utf-8')]
+    changed = [
+        o.name
+        for o in NOTEBOOKS
+        if o.read_text(encoding='utf-8') != (copy / o.relative_to(ROOT)).read_text(encoding='utf-8')
+    ]
     assert not changed, f'`make clean-notebooks` would change {", ".join(changed)}'
 
 
@@ -69,29 +113,47 @@ def test_cells_have_ids(notebook):
 
 
 def test_readme_is_what_the_index_notebook_renders_to():
-    if not (ROOT/'nbs'/'index.ipynb').exists(): pytest.skip('nbs/index.ipynb is not there yet')
+    if not (ROOT / 'nbs' / 'index.ipynb').exists():
+        pytest.skip('nbs/index.ipynb is not there yet')
     from readme import render
-    assert (ROOT/'README.md').read_text(encoding='utf-8') == render(), '`make readme` would change README.md'
+
+    assert (ROOT / 'README.md').read_text(encoding='utf-8') == render(), '`make readme` would change README.md'
 
 
 def test_readme_leaves_out_what_is_hidden_and_moves_links(tmp_path):
     from nbformat import v4, write
     from readme import render
-    (tmp_path/'nbs'/'images').mkdir(parents=True)
-    for name in 'nbs/images/one.png', 'nbs/00_media.ipynb', 'LICENSE': (tmp_path/name).touch()
-    page = '# T\n\n![fig](images/one.png) [m](00_media.ipynb#top) [l](../LICENSE) [w](https://a.b/c)\n\n```\n[x](y)\n```'
-    nb = v4.new_notebook(cells=[
-        v4.new_markdown_cell(page), v4.new_code_cell('#| hide\nhidden'), v4.new_code_cell('#| default_exp x'),
-        v4.new_code_cell('#| eval: false\nshown', outputs=[v4.new_output('stream', text='said')])])
-    write(nb, tmp_path/'nbs'/'index.ipynb')
-    text = render(tmp_path/'nbs'/'index.ipynb', tmp_path)
-    assert '![fig](nbs/images/one.png) [m](nbs/00_media.ipynb#top) [l](LICENSE) [w](https://a.b/c)' in text and '[x](y)' in text
-    assert 'shown' in text and 'said' in text and 'hidden' not in text and '#|' not in text and 'default_exp' not in text
-    (tmp_path/'LICENSE').unlink()
-    with pytest.raises(SystemExit, match='links to LICENSE'): render(tmp_path/'nbs'/'index.ipynb', tmp_path)
+
+    (tmp_path / 'nbs' / 'images').mkdir(parents=True)
+    for name in 'nbs/images/one.png', 'nbs/02_media.ipynb', 'LICENSE':
+        (tmp_path / name).touch()
+    page = (
+        '# T\n\n![fig](images/one.png) [m](02_media.ipynb#top) [l](../LICENSE) [w](https://a.b/c)\n\n```\n[x](y)\n```'
+    )
+    nb = v4.new_notebook(
+        cells=[
+            v4.new_markdown_cell(page),
+            v4.new_code_cell('#| hide\nhidden'),
+            v4.new_code_cell('#| default_exp x'),
+            v4.new_code_cell('#| eval: false\nshown', outputs=[v4.new_output('stream', text='said')]),
+        ]
+    )
+    write(nb, tmp_path / 'nbs' / 'index.ipynb')
+    text = render(tmp_path / 'nbs' / 'index.ipynb', tmp_path)
+    assert (
+        '![fig](nbs/images/one.png) [m](nbs/02_media.ipynb#top) [l](LICENSE) [w](https://a.b/c)' in text
+        and '[x](y)' in text
+    )
+    assert (
+        'shown' in text and 'said' in text and 'hidden' not in text and '#|' not in text and 'default_exp' not in text
+    )
+    (tmp_path / 'LICENSE').unlink()
+    with pytest.raises(SystemExit, match='links to LICENSE'):
+        render(tmp_path / 'nbs' / 'index.ipynb', tmp_path)
 
 
 # ---------------------------------------------------------------- what is in git
+
 
 def test_top_level_holds_only_what_belongs_there():
     extra = {o.split('/')[0] for o in tracked()} - TOP_LEVEL
@@ -99,24 +161,33 @@ def test_top_level_holds_only_what_belongs_there():
 
 
 def test_no_tracked_file_is_large():
-    large = {o: f'{(ROOT/o).stat().st_size/MEGABYTE:.1f} MB' for o in tracked() if (ROOT/o).stat().st_size > 1.5*MEGABYTE}
+    large = {
+        o: f'{(ROOT / o).stat().st_size / MEGABYTE:.1f} MB'
+        for o in tracked()
+        if (ROOT / o).stat().st_size > 1.5 * MEGABYTE
+    }
     assert not large
 
 
 def test_no_path_of_a_machine_is_tracked():
     found = []
     for name in tracked():
-        try: text = (ROOT/name).read_text(encoding='utf-8')
-        except UnicodeDecodeError: continue  # not text
-        if name.endswith('.ipynb'): text = json.dumps([without_images(o) for o in json.loads(text)['cells']], ensure_ascii=False)
-        found += [f'{name}: {text[max(0, o.start()-40):o.end()+40]}' for o in MACHINE_PATH.finditer(text)]
+        try:
+            text = (ROOT / name).read_text(encoding='utf-8')
+        except UnicodeDecodeError:
+            continue  # not text
+        if name.endswith('.ipynb'):
+            text = json.dumps([without_images(o) for o in json.loads(text)['cells']], ensure_ascii=False)
+        found += [f'{name}: {text[max(0, o.start() - 40) : o.end() + 40]}' for o in MACHINE_PATH.finditer(text)]
     assert not found, '\n'.join(found)
 
 
 def without_images(cell):
     "A cell whose outputs hold text only: in the letters of an image any short word turns up by chance."
-    outputs = [{**o, 'data': {k: v for k, v in o['data'].items() if not k.startswith('image/')}} if 'data' in o else o
-               for o in cell.get('outputs', [])]
+    outputs = [
+        {**o, 'data': {k: v for k, v in o['data'].items() if not k.startswith('image/')}} if 'data' in o else o
+        for o in cell.get('outputs', [])
+    ]
     return {**cell, 'outputs': outputs}
 
 
@@ -126,7 +197,8 @@ def test_outputs_are_small_and_the_same_everywhere(notebook):
     for cell in cells(notebook):
         for output in cell.get('outputs', []):
             assert output['output_type'] != 'error', output
-            if output['output_type'] == 'stream': assert output['name'] != 'stderr', output
+            if output['output_type'] == 'stream':
+                assert output['name'] != 'stderr', output
             text = json.dumps(without_images(dict(outputs=[output])), ensure_ascii=False)
             text = re.sub(r'data:[a-z0-9/]+;base64,[A-Za-z0-9+/=]+', 'data', text)  # pictures and films in a page
             assert not re.search(r'/tmp/|ipykernel_\d|\d+%\|', text), text[:2000]
@@ -134,10 +206,11 @@ def test_outputs_are_small_and_the_same_everywhere(notebook):
 
 
 def test_licence_is_mit():
-    assert (ROOT/'LICENSE').read_text(encoding='utf-8').startswith('MIT License')
+    assert (ROOT / 'LICENSE').read_text(encoding='utf-8').startswith('MIT License')
 
 
 # ---------------------------------------------------------------- what the modules are
+
 
 def numbered_modules():
     "{module name: number of its notebook}; 03a stands between 03 and 04."
@@ -145,67 +218,114 @@ def numbered_modules():
     for notebook in NOTEBOOKS:
         name = re.search(r'^#\| *default_exp +(\S+)', '\n'.join(''.join(o['source']) for o in cells(notebook)), re.M)
         number = re.match(r'(\d\d[a-z]?)_', notebook.name)
-        if name and number: numbers[name[1]] = number[1]
+        if name and number:
+            numbers[name[1]] = number[1]
     return numbers
 
 
 def imported_modules(source):
     "Names of the avfake modules that a module imports, wherever in it."
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import): names = [o.name for o in node.names]
+        if isinstance(node, ast.Import):
+            names = [o.name for o in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = '.'.join(filter(None, ['avfake' if node.level else '', node.module]))
             names = [f'{module}.{o.name}' for o in node.names] if module == 'avfake' else [module]
-        else: continue
+        else:
+            continue
         yield from (o.split('.')[1] for o in names if o.startswith('avfake.'))
 
 
 def test_modules_import_only_lower_numbers():
     numbers = numbered_modules()
-    assert len(numbers) == sum(bool(re.match(r'\d', o.name)) for o in NOTEBOOKS), 'a numbered notebook exports no module of its own'
-    assert numbers.keys() == {o.stem for o in (ROOT/'avfake').glob('*.py')} - {'__init__', '_modidx'}
-    wrong = [f'{name} imports {other}' for name, number in numbers.items()
-             for other in imported_modules((ROOT/'avfake'/f'{name}.py').read_text(encoding='utf-8'))
-             if numbers.get(other, '') >= number and other != name]
+    assert len(numbers) == sum(bool(re.match(r'\d', o.name)) for o in NOTEBOOKS), (
+        'a numbered notebook exports no module of its own'
+    )
+    assert numbers.keys() == {o.stem for o in (ROOT / 'avfake').glob('*.py')} - {'__init__', '_modidx'}
+    wrong = [
+        f'{name} imports {other}'
+        for name, number in numbers.items()
+        for other in imported_modules((ROOT / 'avfake' / f'{name}.py').read_text(encoding='utf-8'))
+        if numbers.get(other, '') >= number and other != name
+    ]
     assert not wrong
-    assert list(imported_modules('from avfake import a\nfrom avfake.b import c\nimport avfake.d as e, os\nfrom . import f\nfrom .g import h')
-                ) == ['a', 'b', 'd', 'f', 'g']
+    assert list(
+        imported_modules(
+            'from avfake import a\nfrom avfake.b import c\nimport avfake.d as e, os\nfrom . import f\nfrom .g import h'
+        )
+    ) == ['a', 'b', 'd', 'f', 'g']
 
 
 def test_run_notebook_keeps_its_parameters_tag():
     "Without it papermill puts what the user gave above the defaults, which then overwrite it without a word."
-    notebook = ROOT/'nbs'/'run.ipynb'
-    if not notebook.exists(): pytest.skip('nbs/run.ipynb is not there yet')
+    notebook = ROOT / 'nbs' / 'run.ipynb'
+    if not notebook.exists():
+        pytest.skip('nbs/run.ipynb is not there yet')
     assert sum('parameters' in o['metadata'].get('tags', []) for o in cells(notebook)) == 1
 
 
-HEAVY = 'torch', 'torchaudio', 'torchvision', 'timm', 'librosa', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'seaborn', 'cv2', 'av'
+HEAVY = (
+    'torch',
+    'torchaudio',
+    'torchvision',
+    'timm',
+    'librosa',
+    'sklearn',
+    'scipy',
+    'pandas',
+    'matplotlib',
+    'seaborn',
+    'cv2',
+    'av',
+)
 
 
-@pytest.mark.parametrize('code', ['import avfake', 'from avfake.cli import main\nsys.argv = ["avfake", "--help"]\nmain()'],
-                         ids=['import', 'help'])
+@pytest.mark.parametrize(
+    'code',
+    ['import avfake', 'from avfake.cli import main\nsys.argv = ["avfake", "--help"]\nmain()'],
+    ids=['import', 'help'],
+)
 def test_starts_at_once(code, tmp_path):
-    if 'cli' in code and not (ROOT/'avfake'/'cli.py').exists(): pytest.skip('avfake/cli.py is not there yet')
-    script = tmp_path/'start.py'
-    script.write_text(f'import sys\ntry:\n    exec({code!r})\nexcept SystemExit as e:\n    assert not e.code\n'
-                      f'print("heavy:", *({set(HEAVY)!r} & sys.modules.keys()))')
+    if 'cli' in code and not (ROOT / 'avfake' / 'cli.py').exists():
+        pytest.skip('avfake/cli.py is not there yet')
+    script = tmp_path / 'start.py'
+    script.write_text(
+        f'import sys\ntry:\n    exec({code!r})\nexcept SystemExit as e:\n    assert not e.code\n'
+        f'print("heavy:", *({set(HEAVY)!r} & sys.modules.keys()))'
+    )
     seconds = []
     for _ in range(3):  # the fastest of three: other tests keep the machine busy
         start = time.perf_counter()
         output = run(sys.executable, script, cwd=ROOT, PYTHONPATH=str(ROOT))
         seconds.append(time.perf_counter() - start)
-        if seconds[-1] < 1: break
+        if seconds[-1] < 1:
+            break
     assert output.splitlines()[-1].split() == ['heavy:'], output
     assert min(seconds) < 1
 
 
 def test_wheel_is_complete(copy):
-    run(sys.executable, '-m', 'pip', 'wheel', '.', '--no-deps', '--no-build-isolation', '--quiet', '--disable-pip-version-check',
-        '-w', 'wheels', cwd=copy)
-    wheel, = (copy/'wheels').glob('*.whl')
+    run(
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '.',
+        '--no-deps',
+        '--no-build-isolation',
+        '--quiet',
+        '--disable-pip-version-check',
+        '-w',
+        'wheels',
+        cwd=copy,
+    )
+    (wheel,) = (copy / 'wheels').glob('*.whl')
     names = zipfile.ZipFile(wheel).namelist()
-    sources = {o.relative_to(ROOT).as_posix() for o in (ROOT/'avfake').rglob('*')
-               if o.is_file() and '__pycache__' not in o.parts}
+    sources = {
+        o.relative_to(ROOT).as_posix()
+        for o in (ROOT / 'avfake').rglob('*')
+        if o.is_file() and '__pycache__' not in o.parts
+    }
     assert not sources - set(names)
     assert not [o for o in names if not o.startswith('avfake')], 'the wheel holds more than the package'
     assert [o for o in names if o.endswith('/entry_points.txt')]

@@ -111,10 +111,11 @@ def train(
     cache_dir: str | None = CACHE,
 ):
     "Train a detector on the authentic clips of a folder, evaluate it on people it has not seen, write everything."
+    from avfake.controls import load_controls
     from avfake.pipeline import (
         evaluate as measure,
     )
-    from avfake.pipeline import load_controls, make_configs, prepare
+    from avfake.pipeline import make_configs, prepare
     from avfake.pipeline import (
         summary as told,
     )
@@ -164,9 +165,10 @@ def evaluate(
     ),
 ):
     "Score a folder with a trained detector; write tables, figures, and all of it as results.html."
+    from avfake.controls import load_controls
     from avfake.detector import load_detector
     from avfake.pipeline import evaluate as measure
-    from avfake.pipeline import load_controls, prepare_for
+    from avfake.pipeline import prepare_for
     from avfake.pipeline import summary as told
 
     detector = load_detector(checkpoint)

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['RESULT_COLUMNS', 'TEXT_COLUMNS', 'NUMBER_COLUMNS', 'SIMULATED', 'PREVALENCE', 'RANK_METRICS', 'THRESHOLD_METRICS',
-           'SCALAR_CONTROLS', 'CONTROL_LABELS', 'ABLATIONS', 'GROUP_KINDS', 'FAKEAVCELEB', 'PROTOCOL', 'check_results',
-           'simulate_results', 'clean_scores', 'equal_error_rate', 'tpr_at_fpr', 'at_threshold', 'binary_metrics',
-           'draw_identities', 'weighted_metrics', 'interval', 'bootstrap_auc', 'Threshold', 'threshold_at',
-           'threshold_of', 'p_value', 'leading_silence', 'loudness_db', 'scalar_controls', 'gaussian_control',
-           'align_control', 'by_groups', 'by_groups_of', 'pick', 'macro_average', 'bootstrap_groups', 'count_videos',
-           'seen_in_training', 'control_aucs', 'evaluation_notes', 'evaluate_results', 'flat_groups', 'audit_warnings',
-           'auc_table', 'protocol_table', 'compare_detectors', 'seed_table', 'plain', 'write_metrics', 'read_metrics',
+           'GROUP_KINDS', 'FAKEAVCELEB', 'PROTOCOL', 'check_results', 'simulate_results', 'clean_scores',
+           'equal_error_rate', 'tpr_at_fpr', 'at_threshold', 'binary_metrics', 'draw_identities', 'weighted_metrics',
+           'interval', 'bootstrap_auc', 'Threshold', 'threshold_at', 'threshold_of', 'p_value', 'align_control',
+           'by_groups', 'by_groups_of', 'pick', 'macro_average', 'bootstrap_groups', 'count_videos', 'seen_in_training',
+           'control_aucs', 'evaluation_notes', 'evaluate_results', 'flat_groups', 'audit_warnings', 'auc_table',
+           'protocol_table', 'compare_detectors', 'seed_table', 'plain', 'write_metrics', 'read_metrics',
            'write_results', 'read_results']
 
 # %% ../nbs/30_evaluation.ipynb #00e39a57
@@ -21,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-from sklearn.preprocessing import StandardScaler
 
+from .controls import ABLATIONS, CONTROL_LABELS, SCALAR_CONTROLS
 from .media import atomic_path
 
 # %% ../nbs/30_evaluation.ipynb #d96407a0
@@ -386,83 +384,6 @@ def p_value(
     p = (1 + len(reference) - np.searchsorted(reference, scores, 'left')) / (len(reference) + 1)
     p = np.where(np.isnan(scores), np.nan, p)
     return float(p) if p.ndim == 0 else p
-
-# %% ../nbs/30_evaluation.ipynb #d0ef14b9
-def leading_silence(
-    audio: np.ndarray,  # [N] mono waveform
-    sample_rate: int = 16_000,
-    floor_db: float = -40,  # a 10 ms frame this far below the loudest one counts as silent
-) -> float:  # share of the clip that is silent before the first sound, 0 to 1
-    "How much of the clip passes before the first sound: the best-known leak of FakeAVCeleb"
-    size = max(1, sample_rate // 100)
-    audio = np.asarray(audio, dtype=float)
-    n = len(audio) // size
-    if n == 0:
-        return 0.0
-    power = (audio[: n * size].reshape(n, size) ** 2).mean(1)
-    if power.max() <= 0:
-        return 1.0
-    return float(np.argmax(power > power.max() * 10 ** (floor_db / 10))) / n
-
-
-def loudness_db(
-    audio: np.ndarray,  # [N] mono waveform, full scale 1
-) -> float:  # dB relative to full scale; -120 for silence
-    "Root-mean-square level of the clip"
-    power = float(np.mean(np.square(np.asarray(audio, dtype=float)))) if len(audio) else 0.0
-    return max(10 * math.log10(max(power, 1e-12)), -120.0)
-
-# %% ../nbs/30_evaluation.ipynb #203e7cf5
-SCALAR_CONTROLS = {  # control -> column of the extraction table that holds it
-    'silence': 'leading_silence',
-    'loudness': 'loudness',
-    'duration': 'seconds',
-    'bit_rate': 'bit_rate',
-    'file_size': 'size_bytes',
-    'resolution': 'pixels',
-}
-CONTROL_LABELS = {  # how tables and figures name the controls; others are named by their key
-    'sync_score': 'sync score',
-    'random_features': 'random features',
-    'marginal_gaussian': 'marginal Gaussian',
-    'density_only': 'density alone',
-    'untrimmed': 'silence left on',
-    'audio_only': 'audio only',
-    'video_only': 'video only',
-    'bit_rate': 'bit rate',
-    'file_size': 'file size',
-}
-ABLATIONS = (
-    'sync_score',
-    'density_only',
-    'marginal_gaussian',
-    'untrimmed',
-)  # of the detector itself: they should be good, but none better than the whole
-
-
-def scalar_controls(
-    table: pd.DataFrame,  # a row a video: path and any of the columns in `SCALAR_CONTROLS`
-) -> dict:  # control -> Series of its values, indexed by path
-    "The scalar controls that the extraction table has columns for"
-    indexed = table.drop_duplicates('path').set_index('path')
-    return {name: pd.to_numeric(indexed[c]) for name, c in SCALAR_CONTROLS.items() if c in indexed}
-
-# %% ../nbs/30_evaluation.ipynb #499f7ed8
-def gaussian_control(
-    train_features: np.ndarray,  # [N, D] one vector an authentic training clip
-    features: np.ndarray,  # [M, D] one vector a clip to be scored; a row with a NaN is left out
-) -> np.ndarray:  # [M] squared Mahalanobis distance / D; NaN where left out
-    "Anomaly score of a Gaussian fitted to standardised features: for audio-only, video-only and random-feature controls"
-    train, features = np.asarray(train_features, dtype=float), np.asarray(features, dtype=float)
-    train = train[np.isfinite(train).all(1)]
-    if len(train) < 2:
-        raise ValueError(f'train_features: {len(train)} usable clips; a Gaussian needs at least 2')
-    scaler = StandardScaler().fit(train)
-    model = LedoitWolf(assume_centered=True).fit(scaler.transform(train))
-    scores, ok = np.full(len(features), np.nan), np.isfinite(features).all(1)
-    if ok.any():
-        scores[ok] = model.mahalanobis(scaler.transform(features[ok])) / train.shape[1]
-    return scores
 
 # %% ../nbs/30_evaluation.ipynb #6ab5cc86
 def align_control(

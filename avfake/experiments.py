@@ -31,12 +31,13 @@ from tqdm.auto import tqdm
 
 import avfake
 from .cache import open_clip
+from .controls import load_controls, stream_statistics
 from .detector import Detector, best_device, save_detector
 from .evaluation import bootstrap_auc
 from .forgeries import FORGERIES, make_forgeries
 from .manifest import identities_of, make_splits
 from .media import atomic_path
-from .pipeline import Prepared, evaluate, load_controls, make_configs, prepare, stream_statistics, train
+from .pipeline import Prepared, evaluate, make_configs, prepare, train
 from .streams import TEMPORAL_BLOCKS, StreamConfig, count_parameters, make_temporal
 from .training import train_detector
 

@@ -10,6 +10,7 @@ __all__ = ['COLOURS', 'AUTHENTIC', 'CATEGORY_COLOURS', 'STYLE', 'MARK', 'STAGE_T
            'plot_delay_distribution', 'plot_timeline']
 
 # %% ../nbs/31_plots.ipynb #fdce0149
+import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from .evaluation import CONTROL_LABELS, check_results, clean_scores, flat_groups
+from .controls import CONTROL_LABELS
+from .evaluation import check_results, clean_scores, flat_groups
 from .media import atomic_path
 
 # %% ../nbs/31_plots.ipynb #7e7828a7

@@ -19,10 +19,10 @@ from hostile import NAMES, source
 from reliability import FULL, counts
 
 from avfake.cache import CacheError, open_clip
+from avfake.controls import load_controls
 from avfake.detector import load_detector, make_config
 from avfake.manifest import TYPES, index_videos
 from avfake.media import MediaError, probe, stream_media, write_video
-from avfake.pipeline import load_controls
 from avfake.report import Report, Verdict, write_table
 from avfake.training import resume
 

@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['SCORED', 'WRITTEN', 'RECORD', 'make_configs', 'known_settings', 'cache_home', 'Prepared', 'prepare', 'split_usable',
-           'prepare_for', 'stream_statistics', 'train_controls', 'save_controls', 'load_controls', 'train',
-           'manifest_hash', 'trained_on', 'score_table', 'measure_controls', 'control_scores', 'Evaluation', 'examples',
+           'prepare_for', 'train', 'manifest_hash', 'trained_on', 'score_table', 'Evaluation', 'examples',
            'sample_clips', 'localise_clips', 'evaluate', 'summary', 'run_record', 'read_record', 'reproduce']
 
 # %% ../nbs/38_pipeline.ipynb #d62c7b0b
-import copy
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -17,35 +15,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from .cache import extract_clips, file_digest, open_clip, rejected
-from .data import clip_windows, trim_silence
+from .controls import control_scores, measure_controls, save_controls, train_controls
 from avfake.detector import (
     ClipScore,
     Detector,
     DetectorConfig,
-    best_device,
-    load_tensors,
     make_config,
-    override,
     parts_of,
     save_detector,
-    save_tensors,
     versions,
 )
 from avfake.evaluation import (
     auc_table,
     audit_warnings,
     evaluate_results,
-    gaussian_control,
-    leading_silence,
-    loudness_db,
     protocol_table,
     read_metrics,
-    scalar_controls,
     threshold_of,
     write_metrics,
     write_results,
@@ -62,7 +50,6 @@ from avfake.training import (
     TrainConfig,
     make_train_config,
     processes,
-    train_density,
     train_detector,
     training_warnings,
 )
@@ -210,73 +197,6 @@ def prepare_for(
     return prepared
 
 # %% ../nbs/38_pipeline.ipynb #cf36a8ac
-@torch.no_grad()
-def stream_statistics(
-    detector: Detector,
-    clip,  # StoredClip or MouthClip
-) -> dict:  # 'audio_only' and 'video_only', each [2D]: mean and deviation over time; 'marginal_gaussian': nats a dimension; 'fusion_head': minus the critic's logit
-    "What each stream by itself says of a clip, and the surprise of what the density reads without their past."
-    seen, surprise, critic, delays = dict(audio_only=[], video_only=[]), [], [], detector.sequence_delays
-    for batch in clip_windows(clip, detector.cfg.window, detector.cfg.window.vis_num_frames // 2, int(delays.max())):
-        v, a = detector.sync.embed(
-            *(batch[k].to(detector.device) for k in ('video', 'mel')),
-            delays,
-            starts=batch['starts'].to(detector.device),
-        )
-        seen['video_only'].append(v.flatten(0, 1).cpu())
-        seen['audio_only'].append(a[:, len(delays) // 2].flatten(0, 1).cpu())
-        critic += detector.sync.fusion.critic(detector.sync.fusion(v, a[:, len(delays) // 2])).mean((1, 2)).tolist()
-        surprise += (0.5 * detector.whitening(detector.sequence(v, a, delays)).square().mean((1, 2))).tolist()
-    stack = {k: torch.cat(x) for k, x in seen.items()}
-    return dict(
-        marginal_gaussian=float(np.mean(surprise)),
-        fusion_head=-float(np.mean(critic)),
-        **{k: torch.cat([x.mean(0), x.std(0)]).numpy() for k, x in stack.items()},
-    )
-
-
-def train_controls(
-    detector: Detector,  # trained
-    cfg: TrainConfig,
-    train_entries: list,
-    validation_entries: list,
-    save_dir: Path,
-) -> dict:  # 'random_features': Detector, 'audio_only' and 'video_only': [N, 2D] of the training clips
-    "Train what the detector has to beat."
-    set_seed(cfg.seed + 1)
-    random = Detector(detector.cfg).to(detector.device)
-    (save_dir / 'checkpoints' / 'random').mkdir(parents=True, exist_ok=True)
-    train_density(random, train_entries, validation_entries, cfg, save_dir / 'checkpoints' / 'random')
-    clips = [
-        stream_statistics(detector, open_clip(e))
-        for e in tqdm(
-            train_entries, desc='controls', mininterval=5, leave=False, disable=not processes().is_main_process
-        )
-    ]
-    return dict(
-        random_features=random.eval(), **{k: np.stack([c[k] for c in clips]) for k in ('audio_only', 'video_only')}
-    )
-
-
-def save_controls(controls: dict, path: Path):
-    "Write controls to a file of plain tensors."
-    save_tensors(
-        {k: v.state_dict() if isinstance(v, Detector) else torch.from_numpy(v) for k, v in controls.items()}, path
-    )
-
-
-def load_controls(path: Path, config: DetectorConfig) -> dict:
-    "Read controls; an empty dict if there are none."
-    if not Path(path).is_file():
-        return {}
-    saved = load_tensors(path, 'a file of controls')
-    random = Detector(override(config, vis_pretrained=False, aud_pretrained=False)).restore(saved['random_features'])
-    return {
-        **{k: saved[k].numpy() for k in ('audio_only', 'video_only')},
-        'random_features': random.to(best_device()).eval(),
-    }
-
-
 def train(
     prepared: Prepared,
     config: DetectorConfig,
@@ -349,57 +269,6 @@ def score_table(
         reason=unscored,
     )
     return results, control_scores(measured, scored, controls, rows), scored
-
-
-@torch.no_grad()
-def measure_controls(
-    detector: Detector,
-    clip,  # StoredClip or MouthClip
-    controls: dict,  # from `train_controls`
-) -> dict:  # control -> score, or the features that it is computed from
-    "What the controls make of one clip."
-    audio = clip.audio() if callable(clip.audio) else clip.audio
-    measured = dict(
-        leading_silence=leading_silence(audio), loudness=loudness_db(audio), **stream_statistics(detector, clip)
-    )
-    window = detector.cfg.window
-    if trim_silence(audio, window.trim_db, window.vis_num_frames + window.max_shift) != (0, clip.n_frames):
-        untrimmed = copy.copy(detector)  # the same weights
-        untrimmed.cfg = override(detector.cfg, trim_db=None)
-        measured['untrimmed'] = untrimmed.score_clip(clip).score
-    if controls:
-        measured['random_features'] = controls['random_features'].score_clip(clip).score
-    return measured
-
-
-def control_scores(
-    measured: dict,  # path -> what `measure_controls` says
-    scored: dict,  # path -> ClipScore
-    controls: dict,
-    table: pd.DataFrame,  # the manifest, and what `extract_clips` found
-) -> dict[str, pd.Series]:  # control -> anomaly score by path
-    "The scores of all controls."
-    seen = pd.DataFrame.from_dict(measured, orient='index')
-    if seen.empty:
-        return {}
-    density = pd.Series({p: -float(np.nanmean(s.density)) for p, s in scored.items()})
-    found = dict(density_only=density, marginal_gaussian=seen.pop('marginal_gaussian'))
-    if 'random_features' in seen:
-        found['random_features'] = seen['random_features']
-    for name in ('audio_only', 'video_only'):
-        if name in controls:
-            found[name] = pd.Series(gaussian_control(controls[name], np.stack(seen[name].tolist())), seen.index)
-    score = pd.Series({p: s.score for p, s in scored.items()})
-    found['untrimmed'] = (seen['untrimmed'] if 'untrimmed' in seen else score).fillna(score)
-    usual = table.format[(table.label == 0) & (table.split != 'test') & (table.reason == '')].value_counts()
-    if len(usual):
-        found['codec'] = -np.log(
-            (table.set_index('path').format[seen.index].map(usual).fillna(0) + 1) / (usual.sum() + 1)
-        )  # how rare among authentic clips
-    scalars = table[['path', 'seconds', 'bit_rate', 'size_bytes', 'pixels']].merge(
-        seen[['leading_silence', 'loudness']], left_on='path', right_index=True
-    )
-    return {**found, **scalar_controls(scalars)}
 
 # %% ../nbs/38_pipeline.ipynb #ab8daa75
 @dataclass

@@ -11,7 +11,16 @@ import pytest
 from avfake.manifest import index_videos, make_splits
 from avfake.media import SAMPLES_PER_FRAME, read_audio, stream_frames
 from avfake.mouth import read_mouth
-from avfake.synthetic import CATEGORIES, FORGED, _folder, _write_metadata, make_clip, make_demo, plan_demo
+from avfake.synthetic import (
+    CATEGORIES,
+    FORGED,
+    DemoSettings,
+    _folder,
+    _write_metadata,
+    make_clip,
+    make_demo,
+    plan_demo,
+)
 
 SETTINGS = dict(n_identities=3, real_per_identity=3, forged_identities=1, seconds=(1.0, 1.4), progress=False)
 
@@ -49,7 +58,7 @@ def test_layout(demo):
     assert ','.join(header) == 'source,target1,target2,method,category,type,race,gender,path,'
     listed = {f'{folder.removeprefix("FakeAVCeleb/")}/{name}' for *_, name, folder in rows}
     assert listed == set(videos(demo)) and len(rows) == len(listed) == 18
-    for source, target1, target2, method, letter, kind, race, gender, name, folder in rows:
+    for source, target1, _, method, letter, kind, race, gender, _, folder in rows:
         assert folder == f'FakeAVCeleb/{kind}/{race}/{gender}/{source}'
         assert CATEGORIES[kind] == (letter, method) and (target1 == '-') == (letter == 'A')
 
@@ -92,7 +101,7 @@ def test_other_settings_make_other_clips(tmp_path):
 
 def test_forgeries_are_made_of_authentic_parts(demo):
     "A replaced voice leaves the picture as it was; a re-driven mouth leaves the sound."
-    plan = plan_demo(**{k: v for k, v in SETTINGS.items() if k != 'progress'})
+    plan = plan_demo(DemoSettings(**{k: v for k, v in SETTINGS.items() if k != 'progress'}))
     who = next(r.identity for category, name, r in plan if category in FORGED)
     path = {(category, r.clip): demo / _folder(category, who) / name for category, name, r in plan if r.identity == who}
     assert len(path) == 12

@@ -197,7 +197,7 @@ def score(
     from dataclasses import asdict
 
     from avfake.detector import load_detector
-    from avfake.report import write_reports
+    from avfake.gallery import write_reports
 
     judged = []
     for verdict in write_reports(load_detector(checkpoint), files, report, false_alarm):

@@ -42,8 +42,8 @@ from .fitting import Clips, calibrate
 from .localisation import localisation_table, localise, partly_forged, plot_localisation
 from .manifest import index_videos, make_splits, read_periods, save_split, split_hash, split_table
 from .media import FPS, atomic_path, sweep
+from .pages import evaluation_body, write_page
 from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves, save_figure
-from .report import write_results_page
 from .robustness import robustness
 from .synthetic import make_demo
 from avfake.training import (
@@ -383,6 +383,7 @@ def evaluate(
     )
     save_figure(plot_auc_by_group(metrics), save_dir / 'controls.png')
     rows = results[results.score.notna() & ((split == 'all') | (results.split == split))]
+    tables, figures = {}, {'Scores': save_dir / 'evaluation_results.png', 'Controls': save_dir / 'controls.png'}
     seen = {}
     if localisation and len(rows):
         entries = pd.concat([prepared.usable(s) for s in rows.split.unique()])
@@ -390,8 +391,10 @@ def evaluate(
             detector, prepared.manifest[prepared.manifest.path.isin(rows.path)], scored, entries, localisation, seed
         )
     if seen:
+        tables['Which seconds'] = localisation_table(seen)
+        figures['Localisation'] = save_dir / 'localisation.png'
         with atomic_path(save_dir / 'localisation.csv') as temporary:
-            localisation_table(seen).to_csv(temporary, float_format='%.5g')
+            tables['Which seconds'].to_csv(temporary, float_format='%.5g')
         save_figure(plot_localisation(seen), save_dir / 'localisation.png')
     elif localisation:
         metrics['notes'].append(
@@ -400,16 +403,20 @@ def evaluate(
     if corrupted and rows.label.nunique() < 2:
         metrics['notes'].append('Nothing was corrupted: that takes scored clips of both kinds.')
     elif corrupted:
-        robustness(
+        figures['Robustness'] = save_dir / 'robustness.png'
+        curves = robustness(
             detector,
             sample_clips(rows, corrupted, seed)[['path', 'label', 'source']],
             prepared.data_dir,
             seed=seed,
             save_dir=save_dir,
         )
+        wide = curves.pivot_table('auc', 'corruption', 'severity', sort=False)
+        tables['AUC under corruption, by severity'] = wide.sort_index(axis=1)
     metrics['files'] = {name: file_digest(save_dir / name) for name in WRITTEN if (save_dir / name).is_file()}
     write_metrics(metrics, save_dir / 'metrics.json')
-    write_results_page(save_dir)
+    pictures = {heading: path.read_bytes() for heading, path in figures.items()}
+    write_page(save_dir / 'results.html', 'Evaluation', evaluation_body(metrics, tables, pictures))
     return Evaluation(results, metrics, scored, control)
 
 

@@ -21,9 +21,10 @@ from reliability import FULL, counts
 from avfake.cache import CacheError, open_clip
 from avfake.controls import load_controls
 from avfake.detector import load_detector, make_config
+from avfake.gallery import write_table
 from avfake.manifest import TYPES, index_videos
 from avfake.media import MediaError, probe, stream_media, write_video
-from avfake.report import Report, Verdict, write_table
+from avfake.report import Report, Verdict
 from avfake.training import resume
 
 ROOT = Path(__file__).resolve().parent.parent

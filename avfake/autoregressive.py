@@ -8,13 +8,13 @@ __all__ = ['SEQUENCES', 'HEADS', 'Whitening', 'effective_rank', 'DensityConfig',
 
 # %% ../nbs/22_autoregressive.ipynb #a89b5843
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, StudentT
 
-from .streams import TransformerBlock, check_ranges
+from .config import check_choices, check_ranges, configuration
+from .streams import TransformerBlock
 
 # %% ../nbs/22_autoregressive.ipynb #8e042834
 class Whitening(nn.Module):
@@ -60,7 +60,7 @@ def effective_rank(
 SEQUENCES = ('visual', 'audio', 'streams', 'fused', 'delays', 'fused+delays')
 
 
-@dataclass(frozen=True)
+@configuration
 class DensityConfig:
     "Sizes of the autoregressive transformer."
 
@@ -88,10 +88,7 @@ class DensityConfig:
             raise ValueError(
                 f'DensityConfig.ar_d_model = {self.ar_d_model} must be a multiple of ar_heads = {self.ar_heads}'
             )
-        if self.sequence not in SEQUENCES:
-            raise ValueError(f'DensityConfig.sequence = {self.sequence!r} is not one of {", ".join(SEQUENCES)}')
-        if self.density_head not in HEADS:
-            raise ValueError(f'DensityConfig.density_head = {self.density_head!r} is not one of {", ".join(HEADS)}')
+        check_choices(self, dict(sequence=SEQUENCES, density_head=HEADS))
 
 
 class DensityHead(nn.Module):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'FLAGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MOST', 'SEED', 'WORKERS', 'CACHE', 'CHECKPOINT',
-           'read_flags', 'save_dir_of', 'demo', 'extract', 'train', 'evaluate', 'score', 'experiment', 'compare',
-           'reproduce', 'summary', 'settings', 'main']
+           'save_dir_of', 'demo', 'extract', 'train', 'evaluate', 'score', 'experiment', 'compare', 'reproduce',
+           'summary', 'settings', 'main']
 
 # %% ../nbs/40_cli.ipynb #5c52a7a1
 import json
@@ -24,25 +24,6 @@ app = typer.Typer(
     help='Audio-visual deepfake detection as anomaly detection: learned from authentic talking faces only.',
 )
 FLAGS = dict(allow_extra_args=True, ignore_unknown_options=True)
-
-
-def read_flags(
-    args: list[str],  # such as ['--max_shift', '10', '--vis_grey']
-) -> dict:  # setting -> value
-    "Settings from flags that the command itself does not know; numbers, booleans, null and lists are read as JSON."
-    found, rest = {}, list(args)
-    while rest:
-        name = rest.pop(0)
-        if not name.startswith('--'):
-            raise typer.BadParameter(f'{name!r} is not a flag; settings are given as --name value')
-        name, _, value = name[2:].partition('=')
-        if not value:
-            value = rest.pop(0) if rest and not rest[0].startswith('--') else 'true'
-        try:
-            found[name.replace('-', '_')] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name.replace('-', '_')] = value
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
 
 def save_dir_of(save_dir: str) -> Path:
@@ -88,6 +69,7 @@ def extract(
     ),
 ):
     "Find the mouths of a folder of videos and put the clips into the cache."
+    from avfake.config import read_flags
     from avfake.pipeline import make_configs, prepare
 
     config, _ = make_configs(preset, **read_flags(context.args))
@@ -111,7 +93,11 @@ def train(
     cache_dir: str | None = CACHE,
 ):
     "Train a detector on the authentic clips of a folder, evaluate it on people it has not seen, write everything."
+<<<<<<< HEAD
     from avfake.controls import load_controls
+=======
+    from avfake.config import given, read_flags
+>>>>>>> 677a3d9 (Settings are checked by pydantic in a notebook of their own (00_config): override, flat names, flags; null on the command line means None (fault 04), a wrong type is refused with its name)
     from avfake.pipeline import (
         evaluate as measure,
     )
@@ -126,11 +112,8 @@ def train(
 
     config, training = make_configs(
         preset,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
         seed=seed,
-        workers=workers,
+        **given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, workers=workers),
         **read_flags(context.args),
     )
     prepared, out, first = (
@@ -221,6 +204,7 @@ def experiment(
     cache_dir: str | None = CACHE,
 ):
     "Train and measure one configuration over several seeds; every setting is a flag."
+    from avfake.config import read_flags
     from avfake.experiments import run_experiment, summarise
 
     rows = run_experiment(
@@ -284,9 +268,10 @@ def summary(save_dir: str = SAVE):
 @app.command()
 def settings(preset: str = PRESET):
     "List every setting and its value in a preset."
-    from avfake.pipeline import known_settings
+    from avfake.config import flat_settings
+    from avfake.pipeline import RunConfig, make_configs
 
-    for name, value in sorted(known_settings(preset).items()):
+    for name, value in sorted(flat_settings(RunConfig(*make_configs(preset))).items()):
         print(f'--{name} {json.dumps(value)}')
 
 

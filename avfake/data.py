@@ -9,7 +9,6 @@ __all__ = ['MEL_PER_FRAME', 'HOP', 'MEL_FLOOR', 'LEVEL', 'WindowConfig', 'log_me
 
 # %% ../nbs/17_data.ipynb #07d5bb5e
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -27,6 +26,7 @@ from avfake.cache import (
     open_clip,
     write_clip,
 )
+from .config import check_ranges, configuration
 from .media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from .mouth import MouthClip
 
@@ -35,7 +35,7 @@ MEL_PER_FRAME = 4  # log-mel columns a video frame: one each 10 ms
 HOP = SAMPLES_PER_FRAME // MEL_PER_FRAME
 
 # %% ../nbs/17_data.ipynb #6495b4ab
-@dataclass(frozen=True)
+@configuration
 class WindowConfig:
     "What a window of picture and sound holds."
 
@@ -50,24 +50,17 @@ class WindowConfig:
     min_found: float = 0.5  # training windows in which the face was found less often are avoided
     allow_out_of_range: bool = False  # accept values outside the tried ranges
 
-    RANGES = dict(
-        vis_num_frames=(8, 32),
-        aud_num_chunks=(4, 16),
-        aud_n_mels=(64, 128),
-        chunk_mels=(4, 64),
-        max_shift=(0, 25),
-        trim_db=(20, 100),
-        min_found=(0, 1),
-    )
-
     def __post_init__(self):
-        for name, (low, high) in self.RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not self.allow_out_of_range and not low <= value <= high:
-                raise ValueError(
-                    f'WindowConfig.{name} = {value} is outside {low} to {high}; '
-                    'if it is meant, set allow_out_of_range=True'
-                )
+        ranges = dict(
+            vis_num_frames=(8, 32),
+            aud_num_chunks=(4, 16),
+            aud_n_mels=(64, 128),
+            chunk_mels=(4, 64),
+            max_shift=(0, 25),
+            trim_db=(20, 100),
+            min_found=(0, 1),
+        )
+        check_ranges(self, ranges)
         if self.vis_num_frames % self.aud_num_chunks:
             raise ValueError(
                 f'WindowConfig.vis_num_frames = {self.vis_num_frames} is not a multiple of '

@@ -24,10 +24,11 @@ import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from .config import configuration
 from .media import FPS, MediaError, stream_media
 
 # %% ../nbs/08_mouth.ipynb #9206d2c6
-@dataclass(frozen=True)
+@configuration
 class MouthConfig:
     "How faces are found and followed, and how the mouth is cut out. Frames are those of the 25 fps clock."
 

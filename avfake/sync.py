@@ -7,18 +7,18 @@ __all__ = ['SyncConfig', 'align_audio', 'Fusion', 'SyncModel', 'similarity', 'de
 
 # %% ../nbs/21_sync.ipynb #c0a24d52
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .config import check_ranges, configuration
 from .data import WindowConfig
-from .streams import AudioStream, StreamConfig, VisualStream, check_ranges, distinct
+from .streams import AudioStream, StreamConfig, VisualStream, distinct
 
 # %% ../nbs/21_sync.ipynb #43635dbd
-@dataclass(frozen=True)
+@configuration
 class SyncConfig:
     "How the two streams are fused and taught to agree."
 

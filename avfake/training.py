@@ -36,14 +36,14 @@ from tqdm.auto import tqdm
 
 from .autoregressive import DensityConfig, effective_rank
 from .cache import load_clip
+from .config import check_choices, check_ranges, configuration, override
 from .data import TrainWindows, clip_windows, make_loader
-from .detector import Detector, DetectorConfig, load_tensors, override, save_tensors
+from .detector import Detector, DetectorConfig, load_tensors, save_tensors
 from .forgeries import shift_sound
-from .streams import check_ranges
 from .sync import delay_logits, sync_loss
 
 # %% ../nbs/26_training.ipynb #13fbc4f1
-@dataclass(frozen=True)
+@configuration
 class TrainConfig:
     "How a detector is trained."
 
@@ -74,8 +74,7 @@ class TrainConfig:
 
     def __post_init__(self):
         check_ranges(self, dict(learning_rate=(1e-5, 1e-3), batch_size=(4, 32), weight_decay=(1e-6, 1e-4)))
-        if self.precision not in ('auto', 'no', 'bf16', 'fp16'):
-            raise ValueError(f'TrainConfig.precision = {self.precision!r} is not one of auto, no, bf16, fp16')
+        check_choices(self, dict(precision=('auto', 'no', 'bf16', 'fp16')))
         if min(self.epochs, self.density_epochs, self.accumulation) < 1 or self.windows_per_clip < 0:
             raise ValueError('TrainConfig: epochs, density_epochs and accumulation must be 1 or more')
 

@@ -93,11 +93,8 @@ def train(
     cache_dir: str | None = CACHE,
 ):
     "Train a detector on the authentic clips of a folder, evaluate it on people it has not seen, write everything."
-<<<<<<< HEAD
-    from avfake.controls import load_controls
-=======
     from avfake.config import given, read_flags
->>>>>>> 677a3d9 (Settings are checked by pydantic in a notebook of their own (00_config): override, flat names, flags; null on the command line means None (fault 04), a wrong type is refused with its name)
+    from avfake.controls import load_controls
     from avfake.pipeline import (
         evaluate as measure,
     )

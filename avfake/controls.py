@@ -21,8 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from .cache import open_clip
+from .config import override
 from .data import clip_windows, trim_silence
-from .detector import Detector, DetectorConfig, best_device, load_tensors, override, save_tensors
+from .detector import Detector, DetectorConfig, best_device, load_tensors, save_tensors
 from .training import TrainConfig, processes, train_density
 
 # %% ../nbs/28_controls.ipynb #d0ef14b9

@@ -35,9 +35,10 @@ from .controls import load_controls, stream_statistics
 from .detector import Detector, best_device, save_detector
 from .evaluation import bootstrap_auc
 from .forgeries import FORGERIES, make_forgeries
-from .manifest import identities_of, make_splits
+from .identities import identities_of
 from .media import atomic_path
 from .pipeline import Prepared, evaluate, make_configs, prepare, train
+from .splits import make_splits
 from .streams import TEMPORAL_BLOCKS, StreamConfig, count_parameters, make_temporal
 from .training import train_detector
 

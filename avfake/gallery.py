@@ -18,7 +18,7 @@ import numpy as np
 
 from .cache import extract_each
 from .detector import Detector
-from .manifest import list_videos
+from .layouts import list_videos
 from .pages import render, write_page
 from .report import HEADLINES, Report, Verdict, calibrated_threshold, report_on
 

@@ -39,12 +39,14 @@ from avfake.evaluation import (
     write_results,
 )
 from .fitting import Clips, calibrate
+from .layouts import index_videos
 from .localisation import localisation_table, localise, partly_forged, plot_localisation
-from .manifest import index_videos, make_splits, read_periods, save_split, split_hash, split_table
 from .media import FPS, atomic_path, sweep
+from .metadata import read_periods
 from .pages import evaluation_body, write_page
 from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves, save_figure
 from .robustness import robustness
+from .splits import make_splits, save_split, split_hash, split_table
 from .synthetic import make_demo
 from avfake.training import (
     TrainConfig,

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from avfake.cache import extract_clips, open_clip
-from avfake.manifest import FRACTIONS, TYPES, check_splits, index_videos, make_splits, split_table
+from avfake.layouts import index_videos
 from avfake.media import write_video
+from avfake.metadata import TYPES
+from avfake.splits import FRACTIONS, check_splits, make_splits, split_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RACES = 'African', 'American', 'Asian (East)', 'Asian (South)', 'European'

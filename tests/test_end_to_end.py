@@ -14,8 +14,8 @@ from filelock import FileLock
 from reliability import counts
 from test_notebooks import needs_run, papermill, run
 
-from avfake.manifest import TYPES
 from avfake.media import FPS, SAMPLE_RATE, read_audio, stream_frames, write_video
+from avfake.metadata import TYPES
 from avfake.synthetic import make_demo
 
 SETTINGS = dict(windows_per_clip=1, density_epochs=1)

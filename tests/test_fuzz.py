@@ -21,9 +21,11 @@ from avfake.data import TrainWindows, WindowConfig, cut_chunks, mel_window, trim
 from avfake.detector import Detector, load_detector, make_config, save_detector
 from avfake.evaluation import read_metrics
 from avfake.forgeries import shift_sound
-from avfake.manifest import TYPES, IndexReport, index_videos, make_splits, read_metadata, read_periods, read_segments
+from avfake.layouts import index_videos
 from avfake.media import FPS, SAMPLE_RATE, _Samples, stream_media, write_video
+from avfake.metadata import TYPES, IndexReport, read_metadata, read_periods, read_segments
 from avfake.mouth import MouthClip
+from avfake.splits import make_splits
 from avfake.sync import align_audio
 
 TRIED = {}

@@ -18,7 +18,7 @@ from reliability import FULL, counts
 
 from avfake.cache import _extract_job, extract_clip, load_clip, map_isolated
 from avfake.detector import Detector, make_config, score_extracted
-from avfake.manifest import list_videos
+from avfake.layouts import list_videos
 from avfake.media import FPS, SAMPLE_RATE, MediaError, write_video
 from avfake.mouth import MouthClip
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from avfake.cache import extract_clips, map_ray
-from avfake.manifest import index_videos
+from avfake.layouts import index_videos
 from avfake.media import write_video
 from avfake.synthetic import make_clip
 

@@ -22,8 +22,9 @@ from avfake.cache import CacheError, open_clip
 from avfake.controls import load_controls
 from avfake.detector import load_detector, make_config
 from avfake.gallery import write_table
-from avfake.manifest import TYPES, index_videos
+from avfake.layouts import index_videos
 from avfake.media import MediaError, probe, stream_media, write_video
+from avfake.metadata import TYPES
 from avfake.report import Report, Verdict
 from avfake.training import resume
 

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from avfake.manifest import index_videos, make_splits
+from avfake.layouts import index_videos
 from avfake.media import SAMPLES_PER_FRAME, read_audio, stream_frames
 from avfake.mouth import read_mouth
+from avfake.splits import make_splits
 from avfake.synthetic import (
     CATEGORIES,
     FORGED,

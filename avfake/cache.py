@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CACHE_VERSION', 'MAX_SECONDS', 'PCM_SCALE', 'ENGINES', 'CacheError', 'write_clip', 'StoredClip', 'StoredSound',
-           'as_float', 'open_clip', 'load_clip', 'file_digest', 'entry_path', 'extract_clip', 'map_isolated', 'map_ray',
+           'as_float', 'open_clip', 'load_clip', 'entry_path', 'extract_clip', 'map_isolated', 'map_ray',
            'default_workers', 'extract_clips', 'extract_each', 'rejected']
 
 # %% ../nbs/15_cache.ipynb #39c168a5
@@ -30,17 +30,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from avfake.media import (
-    FPS,
-    REASONS,
-    SAMPLES_PER_FRAME,
-    MediaError,
-    atomic_path,
-    check_audible,
-    check_file,
-    probe,
-    sweep,
-)
+from .files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
+from .media import FPS, SAMPLES_PER_FRAME, check_audible, probe
 from .mouth import MouthClip, MouthConfig, stream_mouth
 
 # %% ../nbs/15_cache.ipynb #72a094d6
@@ -105,6 +96,11 @@ class StoredClip:
     @property
     def n_frames(self) -> int:
         return self.meta['frames']
+
+    @property
+    def start(self) -> float:
+        "Second of the video, as a player shows it, at which frame 0 lies: frame i lies at `start + i/FPS`."
+        return self.meta.get('start', 0.0)
 
     def _read(self, start, stop, read, empty):
         "What `read(zip, piece, its frames, from, to)` makes of each piece between two frames."
@@ -256,20 +252,9 @@ def load_clip(
 ) -> MouthClip:
     "The whole clip in memory."
     clip = open_clip(entry)
-    return MouthClip(clip.frames(), clip.audio(), clip.face_detected())
+    return MouthClip(clip.frames(), clip.audio(), clip.face_detected(), clip.start)
 
 # %% ../nbs/15_cache.ipynb #896ec99b
-def file_digest(
-    path: Path,
-) -> str:  # sha256, hexadecimal
-    "A hash of a file's bytes."
-    h = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while block := f.read(1 << 20):
-            h.update(block)
-    return h.hexdigest()
-
-
 def entry_path(
     digest: str,  # of the video, from `file_digest`
     cache_dir: Path,
@@ -369,6 +354,7 @@ def extract_clip(
             source,
             dict(
                 size_bytes=size,
+                start=info.start,
                 bit_rate=info.bit_rate,
                 pixels=info.width * info.height,
                 format=f'{info.video_codec} {info.fps:.2f} {info.audio_codec} {info.sample_rate} {info.channels}',

@@ -450,9 +450,8 @@ class MouthClip:
 
     crops: np.ndarray  # [n, size, size, 3] uint8 RGB; black where the face is away for long
     audio: np.ndarray  # [n*640] float32
-    face_detected: (
-        np.ndarray
-    )  # [n] bool: the speaker's face was found in that frame; elsewhere the place is interpolated
+    face_detected: np.ndarray  # [n] bool: the speaker's face was detected; elsewhere the place is interpolated
+    start: float = 0.0  # second of the video, as a player shows it, at which frame 0 lies, where that is known
 
     @property
     def n_frames(self):
@@ -465,7 +464,8 @@ class MouthClip:
 
 def join_clips(clips: list[MouthClip]) -> MouthClip:
     "Clips one after the other."
-    return MouthClip(*[np.concatenate([getattr(c, k) for c in clips]) for k in ('crops', 'audio', 'face_detected')])
+    parts = [np.concatenate([getattr(c, name) for c in clips]) for name in ('crops', 'audio', 'face_detected')]
+    return MouthClip(*parts, start=clips[0].start)
 
 # %% ../nbs/08_mouth.ipynb #b5fbcee1
 class Patch(NamedTuple):

@@ -22,7 +22,7 @@ from avfake.detector import Detector, load_detector, make_config, save_detector
 from avfake.evaluation import read_metrics
 from avfake.forgeries import shift_sound
 from avfake.layouts import index_videos
-from avfake.media import FPS, SAMPLE_RATE, _Samples, stream_media, write_video
+from avfake.media import FPS, SAMPLE_RATE, SampleQueue, stream_media, write_video
 from avfake.metadata import TYPES, IndexReport, read_metadata, read_periods, read_segments
 from avfake.mouth import MouthClip
 from avfake.splits import make_splits
@@ -377,7 +377,7 @@ def test_audio_features_are_aligned_by_time(chunks, per_chunk, d):
 def test_samples_are_placed_where_they_belong(runs, takes):
     "Each sample comes out at its index, whatever the pieces that are asked for; where two overlap the earlier stays."
     count('sample placements')
-    samples, expected, filled = _Samples(), np.zeros(1000), 0
+    samples, expected, filled = SampleQueue(), np.zeros(1000), 0
     for i, (at, n) in enumerate(runs):
         samples.place(at, np.full(n, i + 1, np.float32))
         for j in range(max(at, filled), at + n):

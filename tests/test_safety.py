@@ -147,9 +147,9 @@ def test_decode_limits(tmp_path):
     )
     from unittest.mock import patch
 
-    import avfake.media
+    import avfake.packets
 
-    with patch.object(avfake.media, 'MAX_PIXELS', 1000), pytest.raises(MediaError, match='too large'):
+    with patch.object(avfake.packets, 'MAX_PIXELS', 1000), pytest.raises(MediaError, match='too large'):
         list(stream_media(tmp_path / 'a.mp4'))
 
 

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from .autoregressive import AutoregressiveTransformer, DensityConfig, Whitening
-from .cache import MAX_SECONDS, StoredClip, extract_clip, file_digest, open_clip
+from .cache import MAX_SECONDS, StoredClip, extract_clip, open_clip
 from .config import configuration, override
 from .data import WindowConfig, clip_windows
-from .media import FPS, MediaError, atomic_path
+from .files import MediaError, atomic_path, file_digest
+from .media import FPS
 from .mouth import MouthClip, MouthConfig
 from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, similarity

@@ -23,7 +23,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from .controls import ABLATIONS, CONTROL_LABELS, SCALAR_CONTROLS
-from .media import atomic_path
+from .files import atomic_path
 
 # %% ../nbs/30_evaluation.ipynb #d96407a0
 RESULT_COLUMNS = {  # name -> meaning, in the order of detailed_results.csv; further columns may follow

@@ -34,9 +34,9 @@ from .cache import open_clip
 from .controls import load_controls, stream_statistics
 from .detector import Detector, best_device, save_detector
 from .evaluation import bootstrap_auc
+from .files import atomic_path
 from .forgeries import FORGERIES, make_forgeries
 from .identities import identities_of
-from .media import atomic_path
 from .pipeline import Prepared, evaluate, make_configs, prepare, train
 from .splits import make_splits
 from .streams import TEMPORAL_BLOCKS, StreamConfig, count_parameters, make_temporal

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
@@ -22,6 +23,8 @@ from .files import MediaError
 from .packets import MediaFile, check_size, decoded_frames, media_errors
 
 # %% ../nbs/02_media.ipynb #91befbbf
+pd.set_option('mode.string_storage', 'python')  # names may hold bytes that are no UTF-8, which pyarrow's strings refuse
+
 FPS = 25  # frames per second of every clip once read
 SAMPLE_RATE = 16_000  # samples per second of every clip once read
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
@@ -202,7 +205,7 @@ class _Sound:
             self.decode()
         return self.samples.take(i, n)
 
-# %% ../nbs/02_media.ipynb #10900f2b
+# %% ../nbs/02_media.ipynb #5ad2fdd8
 def check_audible(
     path: Path,  # of the video
     peak: float,  # its loudest sample, of 1
@@ -277,7 +280,9 @@ def _pieces(path, seconds: float, video: bool = True, audio: bool = True) -> Ite
             more = True
             while more:
                 end = file.cover(t0 + (i + step + 1) / FPS)
-                total = max(int(np.floor((end - t0) * FPS + 0.5)), 0) if np.isfinite(end) else 0  # frames known to be there
+                total = (
+                    max(int(np.floor((end - t0) * FPS + 0.5)), 0) if np.isfinite(end) else 0
+                )  # frames known to be there
                 n = min(total - i, step)
                 frames = list(pictures.take(t0 + (np.arange(i, i + n) + 0.5) / FPS)) if video and n else None
                 samples = sound.take(i * SAMPLES_PER_FRAME, n * SAMPLES_PER_FRAME) if audio and n else None

@@ -25,7 +25,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from .config import configuration
-from .media import FPS, MediaError, stream_media
+from .files import MediaError
+from .media import FPS, stream_media
 
 # %% ../nbs/08_mouth.ipynb #9206d2c6
 @configuration

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from .evaluation import auc_table, protocol_table
-from .media import atomic_path
+from .files import atomic_path
 
 # %% ../nbs/36_pages.ipynb #10475acc
 TEMPLATES = Environment(loader=PackageLoader('avfake'), autoescape=True, trim_blocks=True, lstrip_blocks=True)

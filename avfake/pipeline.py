@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .cache import extract_clips, file_digest, open_clip, rejected
+from .cache import extract_clips, open_clip, rejected
 from .config import configuration, override
 from .controls import control_scores, measure_controls, save_controls, train_controls
 from avfake.detector import (
@@ -38,10 +38,11 @@ from avfake.evaluation import (
     write_metrics,
     write_results,
 )
+from .files import atomic_path, file_digest, sweep
 from .fitting import Clips, calibrate
 from .layouts import index_videos
 from .localisation import localisation_table, localise, partly_forged, plot_localisation
-from .media import FPS, atomic_path, sweep
+from .media import FPS
 from .metadata import read_periods
 from .pages import evaluation_body, write_page
 from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves, save_figure

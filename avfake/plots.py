@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from .controls import CONTROL_LABELS
 from .evaluation import check_results, clean_scores, flat_groups
-from .media import atomic_path
+from .files import atomic_path
 
 # %% ../nbs/31_plots.ipynb #7e7828a7
 COLOURS = sns.color_palette('colorblind').as_hex()

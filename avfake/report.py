@@ -21,9 +21,11 @@ from matplotlib.figure import Figure
 from .cache import MAX_SECONDS, StoredClip, extract_clip
 from .detector import ClipScore, Detector, score_extracted, versions
 from .evaluation import Threshold, p_value, threshold_of
-from .media import FPS, REASONS, MediaError, write_video
+from .files import REASONS, MediaError
+from .media import FPS
 from .pages import data_url, render, settings_text, write_page
 from .plots import new_figure, plot_delay_distribution, plot_timeline, robust_limits
+from .video import write_video
 
 # %% ../nbs/37_report.ipynb #42de5863
 @dataclass

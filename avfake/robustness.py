@@ -29,8 +29,10 @@ from tqdm.auto import tqdm
 
 from .detector import Detector, score_file
 from .evaluation import bootstrap_auc, threshold_of
-from .media import SAMPLES_PER_FRAME, MediaError, atomic_path, read_audio, stream_frames, write_video
+from .files import MediaError, atomic_path
+from .media import SAMPLES_PER_FRAME, read_audio, stream_frames
 from .plots import COLOURS, MARK, new_figure, save_figure, say
+from .video import write_video
 
 # %% ../nbs/35_robustness.ipynb #77ac94b3
 def _scale(frame):

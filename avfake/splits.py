@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .files import atomic_path
 from avfake.identities import (
     duplicate_notes,
     joined_sources,
@@ -27,7 +28,6 @@ from avfake.identities import (
     trained_identities,
 )
 from .layouts import COLUMNS
-from .media import atomic_path
 from .metadata import OFFICIAL
 
 # %% ../nbs/14_splits.ipynb #87c25e29

@@ -20,10 +20,12 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
+from .files import atomic_path
 from .filming import Head, Performance, render
 from .heads import Face
-from .media import FPS, SAMPLES_PER_FRAME, atomic_path, write_video
+from .media import FPS, SAMPLES_PER_FRAME
 from .speech import Utterance, Voice, speak
+from .video import write_video
 
 # %% ../nbs/11_synthetic.ipynb #e79c6af1
 @dataclass(frozen=True)

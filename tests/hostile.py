@@ -22,8 +22,10 @@ import cv2
 import numpy as np
 from reliability import bytes_of
 
-from avfake.media import FPS, REASONS, SAMPLE_RATE, write_video
+from avfake.files import REASONS
+from avfake.media import FPS, SAMPLE_RATE
 from avfake.synthetic import make_clip
+from avfake.video import write_video
 
 JUDGED, ANY = {''}, {'', *REASONS}
 BROKEN = ANY - {

@@ -12,9 +12,9 @@ import pytest
 
 from avfake.cache import extract_clips, open_clip
 from avfake.layouts import index_videos
-from avfake.media import write_video
 from avfake.metadata import TYPES
 from avfake.splits import FRACTIONS, check_splits, make_splits, split_table
+from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 RACES = 'African', 'American', 'Asian (East)', 'Asian (South)', 'European'

@@ -14,9 +14,10 @@ from filelock import FileLock
 from reliability import counts
 from test_notebooks import needs_run, papermill, run
 
-from avfake.media import FPS, SAMPLE_RATE, read_audio, stream_frames, write_video
+from avfake.media import FPS, SAMPLE_RATE, read_audio, stream_frames
 from avfake.metadata import TYPES
 from avfake.synthetic import make_demo
+from avfake.video import write_video
 
 SETTINGS = dict(windows_per_clip=1, density_epochs=1)
 COLUMNS = 'path,category,method,source,target,split,label,score,log_prob,sync_score,windows,reason'.split(',')

@@ -22,11 +22,12 @@ from avfake.detector import Detector, load_detector, make_config, save_detector
 from avfake.evaluation import read_metrics
 from avfake.forgeries import shift_sound
 from avfake.layouts import index_videos
-from avfake.media import FPS, SAMPLE_RATE, SampleQueue, stream_media, write_video
+from avfake.media import FPS, SAMPLE_RATE, SampleQueue, stream_media
 from avfake.metadata import TYPES, IndexReport, read_metadata, read_periods, read_segments
 from avfake.mouth import MouthClip
 from avfake.splits import make_splits
 from avfake.sync import align_audio
+from avfake.video import write_video
 
 TRIED = {}
 

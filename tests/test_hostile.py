@@ -18,9 +18,11 @@ from reliability import FULL, counts
 
 from avfake.cache import _extract_job, extract_clip, load_clip, map_isolated
 from avfake.detector import Detector, make_config, score_extracted
+from avfake.files import MediaError
 from avfake.layouts import list_videos
-from avfake.media import FPS, SAMPLE_RATE, MediaError, write_video
+from avfake.media import FPS, SAMPLE_RATE
 from avfake.mouth import MouthClip
+from avfake.video import write_video
 
 NEAR = 0.045  # seconds by which sound and picture may be read apart: half a frame each way, and what an encoder delays
 TIME_LIMIT = 60.0  # seconds for a file, and ten more for each second that it lasts

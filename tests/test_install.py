@@ -14,7 +14,7 @@ from hostile import source
 from reliability import FULL, counts
 
 from avfake.detector import Detector, make_config, save_detector
-from avfake.media import write_video
+from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = '3.10', '3.11', '3.12'

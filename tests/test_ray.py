@@ -13,8 +13,8 @@ import pytest
 
 from avfake.cache import extract_clips, map_ray
 from avfake.layouts import index_videos
-from avfake.media import write_video
 from avfake.synthetic import make_clip
+from avfake.video import write_video
 
 ray = pytest.importorskip('ray', reason='Ray is not installed: pip install "avfake[ray]"')
 

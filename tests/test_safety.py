@@ -21,12 +21,14 @@ from reliability import FULL, counts
 from avfake.cache import CacheError, open_clip
 from avfake.controls import load_controls
 from avfake.detector import load_detector, make_config
+from avfake.files import MediaError
 from avfake.gallery import write_table
 from avfake.layouts import index_videos
-from avfake.media import MediaError, probe, stream_media, write_video
+from avfake.media import probe, stream_media
 from avfake.metadata import TYPES
 from avfake.report import Report, Verdict
 from avfake.training import resume
+from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 

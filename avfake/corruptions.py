@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 from scipy.signal import resample_poly
 
-from .media import SAMPLES_PER_FRAME, MediaError, read_audio, stream_frames, write_video
+from .files import MediaError
+from .media import SAMPLES_PER_FRAME, read_audio, stream_frames
+from .video import write_video
 
 # %% ../nbs/34_corruptions.ipynb #77ac94b3
 def _scale(frame):

@@ -21,11 +21,10 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
-from .cache import file_digest
 from .corruptions import AS_IT_IS, CORRUPTIONS, Condition, conditions, corrupt
 from .detector import Detector, score_file
 from .evaluation import bootstrap_auc, threshold_of
-from .media import MediaError, atomic_path
+from .files import MediaError, atomic_path, file_digest
 from .plots import COLOURS, MARK, new_figure, save_figure, say
 
 # %% ../nbs/35_robustness.ipynb #b6183519

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 import avfake.robustness as robustness
-from avfake.media import read_audio, stream_frames, write_video
+from avfake.media import read_audio, stream_frames
+from avfake.video import write_video
 
 N_FRAMES = 40
 

@@ -583,9 +583,9 @@ def default_workers() -> int:
 
 # %% ../nbs/15_cache.ipynb #b34b65a7
 def _table(manifest, rows, min_frames):
-    table = pd.DataFrame([dict(path=p, **rows[p]) for p in manifest.path], columns=['path', *_row({})]).astype(
-        dict.fromkeys(('entry', 'format', 'reason', 'detail'), object)
-    )
+    table = pd.DataFrame([dict(path=p, **rows[p]) for p in manifest.path], columns=['path', *_row({}), 'digest'])
+    table['digest'] = table.digest.fillna('')
+    table = table.astype(dict.fromkeys(('entry', 'format', 'reason', 'detail', 'digest'), object))
     short = (table.reason == '') & (table.frames < min_frames)
     table.loc[short, 'detail'] = [f'{int(n)} frames, {min_frames} are needed' for n in table.frames[short]]
     table.loc[short, 'reason'], table.loc[short, 'entry'] = 'too short', ''
@@ -607,7 +607,7 @@ def extract_clips(
     quality: int = 92,  # of the JPEG crops
     progress: bool = True,
     engine: str = 'processes',  # of this machine, or 'ray': those of a cluster, whose machines all see data_dir and cache_dir
-) -> pd.DataFrame:  # a row a video: path, entry, frames, seconds, face_fraction, size_bytes, bit_rate, pixels of a picture, format (codecs and rates), reason, detail
+) -> pd.DataFrame:  # a row a video: path, entry, frames, seconds, face_fraction, size_bytes, bit_rate, pixels of a picture, format (codecs and rates), reason, detail, digest
     "Put every video of a manifest into the cache; those that cannot be used get a reason (a key of `REASONS`)."
     if engine not in ENGINES:
         raise ValueError(f'engine = {engine!r} is not one of {", ".join(ENGINES)}')
@@ -619,7 +619,7 @@ def extract_clips(
         digest, seen = digests.get(data_dir / p)
         row = _stored(entry_path(digest, cache_dir, cfg, quality), retry) if digest else None
         if row:
-            rows[p] = row
+            rows[p] = dict(row, digest=digest)
         else:
             todo[str(data_dir / p), str(cache_dir), digest] = p, seen
     work = partial(_extract_job, cfg=cfg, quality=quality, retry=retry)

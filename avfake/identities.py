@@ -6,7 +6,7 @@
 __all__ = ['identities_of', 'seen_identities', 'trained_identities', 'video_digests', 'same_bytes', 'duplicate_notes',
            'joined_sources', 'short_digest', 'trained_digests', 'trained_copies']
 
-# %% ../nbs/13a_identities.ipynb #005072ab
+# %% ../nbs/13a_identities.ipynb #4682ab11
 import re
 from collections.abc import Iterable
 
@@ -35,7 +35,7 @@ def trained_identities(
     "Who is seen in training or validation."
     return sorted(set(manifest.source[manifest.split.isin(['train', 'validation'])]))
 
-# %% ../nbs/13a_identities.ipynb #f91c37a6
+# %% ../nbs/13a_identities.ipynb #603f040a
 def video_digests(
     table: pd.DataFrame,  # from `extract_clips`: path, and digest or else entry
 ) -> pd.Series:  # by path: what names the video's bytes; '' where it could not be read
@@ -63,8 +63,8 @@ def duplicate_notes(
     "What to say of copies: which files they are, and which of them contradict each other."
     notes = []
     for conflict, consequence in (
-        (True, 'are labelled both authentic and forged, and are not used'),
-        (False, 'are the same video, and stay on one side of the split'),
+        (True, 'are labelled both authentic and forged, and belong to no split'),
+        (False, 'are the same video, and stay on one side of a split'),
     ):
         groups = [list(rows.path) for _, rows in same[same.conflict == conflict].groupby('digest')]
         groups.sort()
@@ -75,7 +75,7 @@ def duplicate_notes(
             )
     return notes
 
-# %% ../nbs/13a_identities.ipynb #5e8b6553
+# %% ../nbs/13a_identities.ipynb #736b2528
 def joined_sources(
     same: pd.DataFrame,  # from `same_bytes`
 ) -> dict[str, str]:  # source -> the name under which it is split, of those who are joined to another
@@ -95,7 +95,7 @@ def joined_sources(
     joined = pd.Series(names, dtype=object)
     return joined[joined.duplicated(keep=False)].to_dict()
 
-# %% ../nbs/13a_identities.ipynb #37f56c16
+# %% ../nbs/13a_identities.ipynb #e1d21e16
 def short_digest(digest: str) -> str:
     "The first 16 digits of a sha256; any other name stays as it is."
     return digest[:16] if re.fullmatch('[0-9a-f]{64}', digest) else digest

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCORED', 'WRITTEN', 'RECORD', 'RunConfig', 'make_configs', 'cache_home', 'Prepared', 'prepare', 'split_usable',
-           'prepare_for', 'train', 'manifest_hash', 'trained_on', 'score_table', 'Evaluation', 'examples',
-           'sample_clips', 'localise_clips', 'evaluate', 'summary', 'run_record', 'read_record', 'reproduce']
+           'prepare_for', 'train', 'manifest_hash', 'score_table', 'Evaluation', 'examples', 'sample_clips',
+           'localise_clips', 'evaluate', 'summary', 'run_record', 'read_record', 'reproduce']
 
 # %% ../nbs/38_pipeline.ipynb #d62c7b0b
 import json
@@ -40,6 +40,15 @@ from avfake.evaluation import (
 )
 from .files import atomic_path, file_digest, sweep
 from .fitting import Clips, calibrate
+from avfake.identities import (
+    duplicate_notes,
+    same_bytes,
+    seen_identities,
+    trained_copies,
+    trained_digests,
+    trained_identities,
+    video_digests,
+)
 from .layouts import index_videos
 from .localisation import localisation_table, localise, partly_forged, plot_localisation
 from .media import FPS
@@ -152,6 +161,7 @@ def prepare(
             progress=state.is_main_process,
             engine=engine,
         )
+    report.notes += duplicate_notes(same_bytes(manifest, video_digests(table)))
     if need_authentic:
         manifest = split_usable(manifest, table, seed)
     return Prepared(data_dir, manifest, table, report)
@@ -169,9 +179,9 @@ def split_usable(
         raise ValueError(
             'no authentic video can be used: ' + ', '.join(f'{n} {r}' for r, n in bad.reason.value_counts().items())
         )
-    return pd.concat([make_splits(usable, seed=seed), manifest.drop(usable.index).assign(split='unused')]).loc[
-        manifest.index
-    ]
+    divided = make_splits(usable, seed=seed, digests=video_digests(table))  # copies of a clip stay on one side
+    rejected = manifest.drop(usable.index).assign(split='unused')
+    return pd.concat([divided, rejected]).loc[manifest.index]
 
 # %% ../nbs/38_pipeline.ipynb #4215b982
 def prepare_for(
@@ -183,15 +193,16 @@ def prepare_for(
     cache_dir: Path | None = None,
     workers: int | None = None,
 ) -> Prepared:
-    "Prepare a folder for a trained detector; forged clips of people that it was trained on are flagged."
+    "Prepare a folder for a trained detector; clips (and people) that it was trained on are flagged."
     prepared = prepare(
         data_dir, detector.cfg, seed, max_videos_per_class, cache_dir, workers, need_authentic=split != 'all'
     )
     if split == 'all':
-        manifest, known = prepared.manifest, set(detector.metadata.get('trained_on', []))
-        prepared.manifest = manifest.assign(
-            split='all', seen_identity=manifest.source.isin(known) | manifest.target.isin(known)
-        )
+        manifest = prepared.manifest
+        seen = seen_identities(manifest, detector.metadata.get('trained_on', []))
+        if trained := detector.metadata.get('trained_digests'):  # the same bytes under another name are not unseen
+            seen |= trained_copies(manifest, video_digests(prepared.table), trained)
+        prepared.manifest = manifest.assign(split='all', seen_identity=seen)
     return prepared
 
 # %% ../nbs/38_pipeline.ipynb #cf36a8ac
@@ -212,7 +223,8 @@ def train(
     if not state.is_main_process:
         return detector, history
     save_controls(controls, save_dir / 'controls.pth')
-    save_split(prepared.manifest, save_dir / 'split', cfg.seed)
+    digests = video_digests(prepared.table)
+    save_split(prepared.manifest, save_dir / 'split', cfg.seed, digests=digests)
     save_detector(
         detector,
         save_dir / 'best_model.pth',
@@ -222,7 +234,8 @@ def train(
         manifest_hash=manifest_hash(prepared.manifest),
         split_hash=split_hash(prepared.manifest),
         training_clips=len(entries),
-        trained_on=sorted(trained_on(prepared)),
+        trained_on=trained_identities(prepared.manifest),
+        trained_digests=trained_digests(prepared.manifest, digests),
     )
     save_figure(plot_training_curves(history, chance=None), save_dir / 'training_curves.png')
     with atomic_path(save_dir / 'history.csv') as temporary:
@@ -233,12 +246,6 @@ def train(
 def manifest_hash(manifest: pd.DataFrame) -> str:
     "A hash of which videos there are and what is known of them, whatever their split."
     return split_hash(manifest.assign(split=''))
-
-
-def trained_on(prepared: Prepared) -> set[str]:
-    "Identities in training and validation."
-    rows = prepared.manifest[prepared.manifest.split.isin(['train', 'validation'])]
-    return set(rows.source)
 
 # %% ../nbs/38_pipeline.ipynb #4e481504
 def score_table(

@@ -145,8 +145,8 @@ def evaluate(
     ),
 ):
     "Score a folder with a trained detector; write tables, figures, and all of it as results.html."
+    from avfake.checkpoint import load_detector
     from avfake.controls import load_controls
-    from avfake.detector import load_detector
     from avfake.pipeline import evaluate as measure
     from avfake.pipeline import prepare_for
     from avfake.pipeline import summary as told
@@ -176,7 +176,7 @@ def score(
     "Say how anomalous videos are. Exit status 0 when every video was judged, 1 when some could not be, 2 when nothing could begin."
     from dataclasses import asdict
 
-    from avfake.detector import load_detector
+    from avfake.checkpoint import load_detector
     from avfake.gallery import write_reports
 
     judged = []

@@ -21,9 +21,11 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from .cache import open_clip
+from .checkpoint import load_tensors, read_state, save_tensors
 from .config import override
-from .data import clip_windows, trim_silence
-from .detector import Detector, DetectorConfig, best_device, load_tensors, save_tensors
+from .data import trim_silence
+from .detector import Detector, DetectorConfig
+from .streams import best_device
 from .training import TrainConfig, processes, train_density
 
 # %% ../nbs/28_controls.ipynb #d0ef14b9
@@ -110,17 +112,14 @@ def stream_statistics(
     clip,  # StoredClip or MouthClip
 ) -> dict:  # 'audio_only' and 'video_only', each [2D]: mean and deviation over time; 'marginal_gaussian': nats a dimension; 'fusion_head': minus the critic's logit
     "What each stream by itself says of a clip, and the surprise of what the density reads without their past."
-    seen, surprise, critic, delays = dict(audio_only=[], video_only=[]), [], [], detector.sequence_delays
-    for batch in clip_windows(clip, detector.cfg.window, detector.cfg.window.vis_num_frames // 2, int(delays.max())):
-        v, a = detector.sync.embed(
-            *(batch[k].to(detector.device) for k in ('video', 'mel')),
-            delays,
-            starts=batch['starts'].to(detector.device),
-        )
-        seen['video_only'].append(v.flatten(0, 1).cpu())
-        seen['audio_only'].append(a[:, len(delays) // 2].flatten(0, 1).cpu())
-        critic += detector.sync.fusion.critic(detector.sync.fusion(v, a[:, len(delays) // 2])).mean((1, 2)).tolist()
-        surprise += (0.5 * detector.whitening(detector.sequence(v, a, delays)).square().mean((1, 2))).tolist()
+    seen, surprise, critic = dict(audio_only=[], video_only=[]), [], []
+    near = detector.sequence_delay
+    fusion = detector.sync.fusion
+    for windows in detector.sync.windows(clip, detector.cfg.window.vis_num_frames // 2, near, near):
+        seen['video_only'].append(windows.visual.flatten(0, 1).cpu())
+        seen['audio_only'].append(windows.heard.flatten(0, 1).cpu())
+        critic += fusion.critic(fusion(windows.visual, windows.heard)).mean((1, 2)).tolist()
+        surprise += (0.5 * detector.whitening(detector.sequence(windows)).square().mean((1, 2))).tolist()
     stack = {k: torch.cat(x) for k, x in seen.items()}
     return dict(
         marginal_gaussian=float(np.mean(surprise)),
@@ -164,7 +163,9 @@ def load_controls(path: Path, config: DetectorConfig) -> dict:
     if not Path(path).is_file():
         return {}
     saved = load_tensors(path, 'a file of controls')
-    random = Detector(override(config, vis_pretrained=False, aud_pretrained=False)).restore(saved['random_features'])
+    random = Detector(override(config, vis_pretrained=False, aud_pretrained=False)).restore(
+        read_state(saved['random_features'])
+    )
     return {
         **{k: saved[k].numpy() for k in ('audio_only', 'video_only')},
         'random_features': random.to(best_device()).eval(),

@@ -47,7 +47,7 @@ class WindowConfig:
     trim_db: float | None = (
         40.0  # sound quieter than the clip's loudest frame by this is trimmed at both ends; None: nothing
     )
-    min_found: float = 0.5  # training windows in which the face was found less often are avoided
+    min_face_detected: float = 0.5  # fraction of its frames with the face, below which a training window is avoided
     allow_out_of_range: bool = False  # accept values outside the tried ranges
 
     def __post_init__(self):
@@ -58,7 +58,7 @@ class WindowConfig:
             chunk_mels=(4, 64),
             max_shift=(0, 25),
             trim_db=(20, 100),
-            min_found=(0, 1),
+            min_face_detected=(0, 1),
         )
         check_ranges(self, ranges)
         if self.vis_num_frames % self.aud_num_chunks:
@@ -291,7 +291,7 @@ class TrainWindows(Dataset):
     def _place(self, first, stop, found, rng):  # a random start, where the face was mostly found if there is such
         n = self.cfg.vis_num_frames
         seen = np.convolve(found[first:stop], np.ones(n), 'valid')
-        return first + int(rng.choice(np.flatnonzero(seen >= min(seen.max(), self.cfg.min_found * n))))
+        return first + int(rng.choice(np.flatnonzero(seen >= min(seen.max(), self.cfg.min_face_detected * n))))
 
     def __getitem__(
         self,

@@ -31,15 +31,16 @@ from tqdm.auto import tqdm
 
 import avfake
 from .cache import open_clip
+from .checkpoint import save_detector
 from .controls import load_controls, stream_statistics
-from .detector import Detector, best_device, save_detector
+from .detector import Detector
 from .evaluation import bootstrap_auc
 from .files import atomic_path
 from .forgeries import FORGERIES, make_forgeries
 from .identities import identities_of
 from .pipeline import Prepared, evaluate, make_configs, prepare, train
 from .splits import make_splits
-from .streams import TEMPORAL_BLOCKS, StreamConfig, count_parameters, make_temporal
+from .streams import TEMPORAL_BLOCKS, StreamConfig, best_device, count_parameters, make_temporal
 from .training import train_detector
 
 # %% ../nbs/39_experiments.ipynb #d5de2764
@@ -98,7 +99,7 @@ def forgery_group(
 
 CLIP_SCORES = dict(
     detector=lambda s: s.score,
-    match=lambda s: -float(np.nanmean(s.match)),
+    match=lambda s: -float(np.nanmean(s.sync_log_prob)),
     density=lambda s: -float(np.nanmean(s.density)),
     sync=lambda s: -s.sync_score,
     worst_tenth=lambda s: -float(np.nanpercentile(s.frame_log_prob, 10)),

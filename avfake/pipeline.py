@@ -18,16 +18,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .cache import extract_clips, open_clip, rejected
+from .checkpoint import save_detector, versions
 from .config import configuration, override
 from .controls import control_scores, measure_controls, save_controls, train_controls
-from avfake.detector import (
-    ClipScore,
-    Detector,
-    DetectorConfig,
-    make_config,
-    save_detector,
-    versions,
-)
+from .detector import ClipScore, Detector, DetectorConfig, make_config
 from avfake.evaluation import (
     auc_table,
     audit_warnings,

@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cache import MAX_SECONDS, StoredClip, extract_clip
-from .detector import ClipScore, Detector, score_extracted, versions
+from .checkpoint import versions
+from .detector import ClipScore, Detector, score_extracted
 from .evaluation import Threshold, p_value, threshold_of
 from .files import REASONS, MediaError
 from .media import FPS

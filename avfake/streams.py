@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TEMPORAL_BLOCKS', 'PIXELS_AT_ONCE', 'StreamConfig', 'WeightsUnavailable', 'MelConv', 'shipped_weights',
-           'make_backbone', 'fold_norms', 'Folded', 'sinusoidal_positions', 'TransformerBlock', 'reversed_order',
-           'BidirectionalMamba', 'make_temporal', 'distinct', 'mean_frame', 'VisualStream', 'AudioStream',
-           'count_parameters']
+           'make_backbone', 'best_device', 'as_images', 'fold_norms', 'Folded', 'sinusoidal_positions',
+           'TransformerBlock', 'reversed_order', 'BidirectionalMamba', 'make_temporal', 'distinct', 'mean_frame',
+           'VisualStream', 'AudioStream', 'count_parameters']
 
 # %% ../nbs/20_streams.ipynb #994e8e70
 import copy
@@ -161,6 +161,13 @@ def make_backbone(
         ) from error
 
 # %% ../nbs/20_streams.ipynb #546736ce
+def best_device() -> torch.device:
+    "The GPU if there is one, else the CPU; for training and scoring alike."
+    if torch.accelerator.is_available():
+        return torch.device(torch.accelerator.current_accelerator().type)
+    return torch.device('cpu')
+
+
 def as_images(x):  # [N, C, H, W] in the memory order that convolutions are fastest with, on CPUs too (a quarter here)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -171,12 +178,10 @@ def fold_norms(
     example: Tensor,  # an input of it
 ) -> nn.Module:  # a copy that gives the same, to within rounding
     "Multiply batch normalisations into the convolutions that they follow, as an example's way through the network shows."
-    whole, came_from, pairs = net, {}, []
-    net, example, kind = (
-        copy.deepcopy(whole).double(),
-        example.double(),
-        example.dtype,
-    )  # in double precision, so that what differs is not rounding
+    came_from, pairs = {}, []
+    whole, like = net, example
+    net = copy.deepcopy(whole).cpu().double()  # so that what differs is not rounding; GPUs of Apple have no float64
+    example = like.cpu().double()
     names = {m: name for name, m in net.named_modules()}
 
     def watch(module, args, out):
@@ -187,20 +192,17 @@ def fold_norms(
 
     hooks = [m.register_forward_hook(watch) for m in names]
     with torch.autocast(example.device.type, enabled=False):
-        told = net(example)
+        expected = net(example)
         for hook in hooks:
             hook.remove()
         for conv, norm in pairs:
             conv.weight, conv.bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
-            net.set_submodule(
-                names[norm], getattr(norm, 'act', nn.Identity())
-            )  # timm's norms bring their activation along
-        same = torch.allclose(net(example), told, rtol=1e-6, atol=1e-9)
-    return (
-        net.to(kind) if same else whole
-    )  # a network in which a convolution has other readers than its norm stays as it is
+            activation = getattr(norm, 'act', nn.Identity())  # timm's norms bring theirs along
+            net.set_submodule(names[norm], activation)
+        same = torch.allclose(net(example), expected, rtol=1e-6, atol=1e-9)
+    return net.to(like) if same else whole  # not the same where a convolution has other readers than its norm
 
 
 class Folded:

@@ -36,10 +36,12 @@ from tqdm.auto import tqdm
 
 from .autoregressive import DensityConfig, effective_rank
 from .cache import load_clip
+from .checkpoint import load_tensors, save_tensors
 from .config import check_choices, check_ranges, configuration, override
-from .data import TrainWindows, clip_windows, make_loader
-from .detector import Detector, DetectorConfig, load_tensors, save_tensors
+from .data import TrainWindows, make_loader
+from .detector import Detector, DetectorConfig
 from .forgeries import shift_sound
+from .streams import best_device
 from .sync import delay_logits, sync_loss
 
 # %% ../nbs/26_training.ipynb #13fbc4f1
@@ -241,7 +243,7 @@ def fastest_precision() -> str:  # 'bf16', 'fp16' or 'no'
 def processes() -> PartialState:
     "The processes of this run: those that `accelerate launch` started, or one."
     return PartialState(
-        cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7)
+        cpu=best_device().type == 'cpu', timeout=timedelta(days=7)
     )  # they wait for the first while it prepares and measures
 
 
@@ -249,7 +251,7 @@ def make_accelerator(cfg: TrainConfig) -> Accelerator:
     "Accelerate with the precision that the configuration and the device allow."
     processes()
     return Accelerator(
-        cpu=not torch.accelerator.is_available(),
+        cpu=best_device().type == 'cpu',
         mixed_precision=fastest_precision() if cfg.precision == 'auto' else cfg.precision,
         gradient_accumulation_steps=cfg.accumulation,
     )
@@ -546,20 +548,15 @@ def window_features(
 ]:  # [N, F, sequence_dim] before whitening, [N, 2, F, D] projected pictures and sounds; on the CPU
     "What the density reads, and what the bank is made of, of sliding windows over clips."
     detector.eval()
-    delays, features, pairs = detector.sequence_delays, [], []
-    state = processes()
+    features, pairs = [], []
+    near, state = detector.sequence_delay, processes()
     with state.split_between_processes(entries) as mine:
         for entry in tqdm(
             mine, desc='features', unit='clip', mininterval=5, leave=False, disable=not state.is_main_process
         ):
-            for batch in clip_windows(entry, detector.cfg.window, stride, context=int(delays.max())):
-                v, a = detector.sync.embed(
-                    *(batch[k].to(detector.device) for k in ('video', 'mel')),
-                    delays,
-                    starts=batch['starts'].to(detector.device),
-                )
-                features.append(detector.sequence(v, a, delays).float().cpu())
-                pairs.append(torch.stack([v, a[:, len(delays) // 2]], 1).float().cpu())
+            for windows in detector.sync.windows(entry, stride, near, near):
+                features.append(detector.sequence(windows).float().cpu())
+                pairs.append(torch.stack([windows.visual, windows.heard], 1).float().cpu())
     return torch.cat(gather_object(features)), torch.cat(gather_object(pairs))
 
 
@@ -576,7 +573,7 @@ def fit_reference(
     ):
         for told in detector.windows(entry, stride):
             density.append(told['density'].mean(1))
-            match.append(told['match'])
+            match.append(told['sync_log_prob'])
     detector.reference.copy_(
         torch.stack([torch.stack([x.mean(), x.std().clamp(min=1e-6)]) for x in map(torch.cat, (density, match))])
     )

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from reliability import FULL, bytes_of, counts
 
 from avfake.cache import CacheError, load_clip, open_clip, write_clip
+from avfake.checkpoint import load_detector, save_detector
 from avfake.data import TrainWindows, WindowConfig, cut_chunks, mel_window, trim_silence, valid_shifts
-from avfake.detector import Detector, load_detector, make_config, save_detector
+from avfake.detector import Detector, make_config
 from avfake.evaluation import read_metrics
 from avfake.forgeries import shift_sound
 from avfake.layouts import index_videos

@@ -13,7 +13,8 @@ import torch
 from hostile import source
 from reliability import FULL, counts
 
-from avfake.detector import Detector, make_config, save_detector
+from avfake.checkpoint import save_detector
+from avfake.detector import Detector, make_config
 from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,8 @@ from accelerate.utils import set_seed
 from reliability import FULL
 
 from avfake.cache import write_clip
-from avfake.detector import Detector, load_tensors, make_config, save_tensors
+from avfake.checkpoint import load_tensors, save_tensors
+from avfake.detector import Detector, make_config
 from avfake.mouth import MouthClip
 from avfake.training import (
     SyncObjective,

@@ -19,8 +19,9 @@ from hostile import NAMES, source
 from reliability import FULL, counts
 
 from avfake.cache import CacheError, open_clip
+from avfake.checkpoint import load_detector
 from avfake.controls import load_controls
-from avfake.detector import load_detector, make_config
+from avfake.detector import make_config
 from avfake.files import MediaError
 from avfake.gallery import write_table
 from avfake.layouts import index_videos

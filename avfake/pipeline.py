@@ -44,7 +44,7 @@ from avfake.identities import (
     video_digests,
 )
 from .layouts import index_videos
-from .localisation import localisation_table, localise, partly_forged, plot_localisation
+from .localisation import Localised, localisation_table, localise, partly_forged, plot_localisation
 from .media import FPS
 from .metadata import read_periods
 from .pages import evaluation_body, write_page
@@ -317,22 +317,23 @@ def sample_clips(
 
 def localise_clips(
     detector: Detector,
-    rows: pd.DataFrame,  # of the manifest, scored
+    rows: pd.DataFrame,  # of the manifest, scored, with the cache entry
     scored: dict[str, ClipScore],
     entries: pd.DataFrame,  # `entry` and `source` of authentic clips
     n: int,  # videos to make of each kind, where the data states no forged periods
     seed: int = 0,
-) -> dict:  # video -> (kind, anomaly, forged periods), as `localise`
+) -> dict:  # video -> Localised
     "What the detector sees over time in videos whose forged seconds are known; empty where two people with two clips are lacking."
     if not (rows.periods != '').any():
         if (entries.source.value_counts() > 1).sum() < 2:
             return {}
         return localise(detector, partly_forged(entries.entry.tolist(), entries.source.tolist(), n, seed=seed))
-    known = rows[(rows.label == 0) | (rows.periods != '')]
-    return {
-        r.path: ('authentic' if r.label == 0 else r.category, -scored[r.path].frame_log_prob, read_periods(r.periods))
-        for r in known.itertuples()
-    }
+    localised = {}
+    for r in rows[(rows.label == 0) | (rows.periods != '')].itertuples():
+        kind = 'authentic' if r.label == 0 else r.category
+        anomaly = -scored[r.path].frame_log_prob
+        localised[r.path] = Localised(kind, anomaly, read_periods(r.periods), open_clip(r.entry).start)
+    return localised
 
 
 WRITTEN = (
@@ -386,9 +387,9 @@ def evaluate(
     seen = {}
     if localisation and len(rows):
         entries = pd.concat([prepared.usable(s) for s in rows.split.unique()])
-        seen = localise_clips(
-            detector, prepared.manifest[prepared.manifest.path.isin(rows.path)], scored, entries, localisation, seed
-        )
+        known = prepared.manifest[prepared.manifest.path.isin(rows.path)]
+        known = known.merge(prepared.table[['path', 'entry']], on='path')
+        seen = localise_clips(detector, known, scored, entries, localisation, seed)
     if seen:
         tables['Which seconds'] = localisation_table(seen)
         figures['Localisation'] = save_dir / 'localisation.png'

@@ -24,7 +24,8 @@ from .config import configuration, override
 from .data import WindowConfig
 from .files import MediaError
 from .media import FPS
-from .mouth import MouthClip, MouthConfig
+from .mouth import MouthClip
+from .faces import MouthConfig
 from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, WindowFeatures, similarity
 

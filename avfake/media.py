@@ -280,9 +280,7 @@ def _pieces(path, seconds: float, video: bool = True, audio: bool = True) -> Ite
             more = True
             while more:
                 end = file.cover(t0 + (i + step + 1) / FPS)
-                total = (
-                    max(int(np.floor((end - t0) * FPS + 0.5)), 0) if np.isfinite(end) else 0
-                )  # frames known to be there
+                total = max(int(np.floor((end - t0) * FPS + 0.5)), 0) if np.isfinite(end) else 0  # frames in sight
                 n = min(total - i, step)
                 frames = list(pictures.take(t0 + (np.arange(i, i + n) + 0.5) / FPS)) if video and n else None
                 samples = sound.take(i * SAMPLES_PER_FRAME, n * SAMPLES_PER_FRAME) if audio and n else None

@@ -9,7 +9,7 @@ import pytest
 from avfake.autoregressive import DensityConfig
 from avfake.data import WindowConfig
 from avfake.detector import DetectorConfig, make_config
-from avfake.mouth import MouthConfig
+from avfake.faces import MouthConfig
 from avfake.pipeline import make_configs
 from avfake.streams import StreamConfig
 from avfake.sync import SyncConfig

@@ -30,10 +30,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from .faces import MouthConfig
 from .files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
 from .media import FPS, SAMPLES_PER_FRAME, check_audible, probe
 from .mouth import MouthClip, stream_mouth
-from .faces import MouthConfig
 
 # %% ../nbs/15_cache.ipynb #72a094d6
 CACHE_VERSION = 6  # of the entries' format and of what they hold: raise it when either changes

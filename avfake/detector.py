@@ -22,10 +22,10 @@ from .autoregressive import AutoregressiveTransformer, DensityConfig, Whitening
 from .cache import MAX_SECONDS, StoredClip, extract_clip, open_clip
 from .config import configuration, override
 from .data import WindowConfig
+from .faces import MouthConfig
 from .files import MediaError
 from .media import FPS
 from .mouth import MouthClip
-from .faces import MouthConfig
 from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, WindowFeatures, similarity
 

@@ -10,7 +10,7 @@ from avfake.autoregressive import DensityConfig
 from avfake.data import WindowConfig
 from avfake.detector import DetectorConfig, make_config
 from avfake.faces import MouthConfig
-from avfake.pipeline import make_configs
+from avfake.run import make_configs
 from avfake.streams import StreamConfig
 from avfake.sync import SyncConfig
 from avfake.training import TrainConfig

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, StudentT
 
+from .blocks import TransformerBlock
 from .config import check_choices, check_ranges, configuration
-from .streams import TransformerBlock
 
 # %% ../nbs/22_autoregressive.ipynb #8e042834
 class RunningMoments:

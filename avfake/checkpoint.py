@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .blocks import best_device
 from .config import override
 from .detector import Detector, DetectorConfig
 from .files import atomic_path, file_digest
-from .streams import best_device
 
 # %% ../nbs/24_checkpoint.ipynb #68637c32
 def save_tensors(

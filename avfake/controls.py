@@ -20,13 +20,13 @@ from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from .blocks import best_device
 from .cache import open_clip
 from .checkpoint import load_tensors, read_state, save_tensors
 from .config import override
-from .data import trim_silence
 from .detector import Detector, DetectorConfig
-from .streams import best_device
 from .training import TrainConfig, processes, train_density
+from .windows import trim_silence
 
 # %% ../nbs/28_controls.ipynb #d0ef14b9
 def leading_silence(

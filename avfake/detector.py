@@ -19,15 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from .autoregressive import AutoregressiveTransformer, DensityConfig, Whitening
+from .blocks import count_parameters
 from .cache import MAX_SECONDS, StoredClip, extract_clip, open_clip
 from .config import configuration, override
-from .data import WindowConfig
+from .encoders import StreamConfig, make_encoders
 from .faces import MouthConfig
 from .files import MediaError
 from .media import FPS
 from .mouth import MouthClip
-from .streams import StreamConfig, count_parameters
 from .sync import SyncConfig, SyncModel, WindowFeatures, similarity
+from .windows import WindowConfig
 
 # %% ../nbs/23_detector.ipynb #e3965999
 NEAR = 4  # frames of delay on each side that the sequence of delays holds
@@ -105,7 +106,8 @@ class Detector(nn.Module):
     def __init__(self, cfg: DetectorConfig = DetectorConfig()):
         super().__init__()
         self.cfg = cfg
-        self.sync = SyncModel(cfg.window, cfg.streams, cfg.sync)
+        encoders = make_encoders(cfg.window, cfg.streams)
+        self.sync = SyncModel(*encoders, cfg.sync, cfg.streams.stream_dropout)
         self.whitening = Whitening(cfg.sequence_dim)
         self.density = AutoregressiveTransformer(cfg.sequence_dim, cfg.density)
         self.register_buffer('negatives', torch.zeros(0, 2, cfg.window.vis_num_frames, cfg.dim))  # pictures and sounds

@@ -7,13 +7,13 @@ from dataclasses import asdict
 import pytest
 
 from avfake.autoregressive import DensityConfig
-from avfake.data import WindowConfig
 from avfake.detector import DetectorConfig, make_config
+from avfake.encoders import StreamConfig
 from avfake.faces import MouthConfig
-from avfake.run import make_configs
-from avfake.streams import StreamConfig
+from avfake.pipeline import make_configs
 from avfake.sync import SyncConfig
 from avfake.training import TrainConfig
+from avfake.windows import WindowConfig
 
 PARTS = MouthConfig, WindowConfig, StreamConfig, SyncConfig, DensityConfig, DetectorConfig, TrainConfig
 

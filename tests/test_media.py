@@ -8,7 +8,16 @@ import pytest
 
 from avfake.cache import extract_clip, load_clip, open_clip
 from avfake.files import MediaError
-from avfake.media import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, SampleQueue, probe, read_audio, stream_frames, stream_media
+from avfake.media import (
+    FPS,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    SampleQueue,
+    probe,
+    read_audio,
+    stream_frames,
+    stream_media,
+)
 from avfake.mouth import MouthClip, join_clips, prefetch, stream_mouth
 from avfake.synthetic import make_clip
 from avfake.video import write_video

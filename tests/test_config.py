@@ -10,7 +10,7 @@ from avfake.autoregressive import DensityConfig
 from avfake.detector import DetectorConfig, make_config
 from avfake.encoders import StreamConfig
 from avfake.faces import MouthConfig
-from avfake.pipeline import make_configs
+from avfake.run import make_configs
 from avfake.sync import SyncConfig
 from avfake.training import TrainConfig
 from avfake.windows import WindowConfig

@@ -17,7 +17,7 @@ from avfake.localisation import (
     segment_average_recall,
 )
 from avfake.media import FPS, probe, stream_frames
-from avfake.pipeline import localise_clips
+from avfake.scoring import localise_clips
 from avfake.video import write_video
 
 FORGED = [(2.0, 2.2)]  # as a data set states it

@@ -584,9 +584,12 @@ def default_workers() -> int:
 
 # %% ../nbs/15_cache.ipynb #b34b65a7
 def _table(manifest, rows, min_frames):
-    table = pd.DataFrame([dict(path=p, **rows[p]) for p in manifest.path], columns=['path', *_row({}), 'digest'])
+    columns = ['path', *_row({}), 'digest']
+    text = ['path', 'entry', 'format', 'reason', 'detail', 'digest']
+    table = pd.DataFrame([dict(path=p, **rows[p]) for p in manifest.path], columns=columns, dtype=object)
     table['digest'] = table.digest.fillna('')
-    table = table.astype(dict.fromkeys(('entry', 'format', 'reason', 'detail', 'digest'), object))
+    for name in table.columns.difference(text):  # text stays as it is: names of files need not be UTF-8
+        table[name] = table[name].infer_objects()
     short = (table.reason == '') & (table.frames < min_frames)
     table.loc[short, 'detail'] = [f'{int(n)} frames, {min_frames} are needed' for n in table.frames[short]]
     table.loc[short, 'reason'], table.loc[short, 'entry'] = 'too short', ''
@@ -677,4 +680,5 @@ def rejected(
         dict(reason=r, videos=len(b), example=b.path.iloc[0], meaning=REASONS.get(r, ''))
         for r, b in bad.groupby('reason')
     ]
-    return pd.DataFrame(rows, columns=['reason', 'videos', 'example', 'meaning']).sort_values('videos', ascending=False)
+    table = pd.DataFrame(rows, columns=['reason', 'videos', 'example', 'meaning'], dtype=object)
+    return table.astype(dict(videos=int)).sort_values('videos', ascending=False)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pandas as pd
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
@@ -23,8 +22,6 @@ from .files import MediaError
 from .packets import MediaFile, check_size, decoded_frames, media_errors
 
 # %% ../nbs/02_media.ipynb #91befbbf
-pd.set_option('mode.string_storage', 'python')  # names may hold bytes that are no UTF-8, which pyarrow's strings refuse
-
 FPS = 25  # frames per second of every clip once read
 SAMPLE_RATE = 16_000  # samples per second of every clip once read
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS

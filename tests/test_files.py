@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from avfake.cache import extract_clips, rejected
 from avfake.files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,3 +108,16 @@ def test_importing_leaves_pandas_as_it_was():
     )
     n_modules, changed = json.loads(out.stdout.splitlines()[-1])
     assert n_modules >= 20 and not changed
+
+
+LATIN = os.fsdecode(b'caf\xe9.mp4')  # as a system with Latin-1 names writes it
+
+
+def test_tables_hold_names_that_are_no_utf8(tmp_path):
+    "Pandas keeps text in pyarrow where that is installed, which refuses such names; the tables that hold them do not."
+    (tmp_path / LATIN).write_text('not a video')
+    manifest = pd.DataFrame(dict(path=['nowhere.mp4', LATIN]), dtype=object)
+    table = extract_clips(manifest, tmp_path, tmp_path / 'cache', workers=0, progress=False)
+    assert dict(zip(table.path, table.reason)) == {'nowhere.mp4': 'missing', LATIN: 'unreadable'}
+    assert table.frames.dtype == float and table.frames.isna().all()
+    assert set(rejected(table).example) == {'nowhere.mp4', LATIN}

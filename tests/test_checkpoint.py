@@ -118,7 +118,10 @@ def test_unknown_settings_are_refused_by_name(tmp_path):
     save_detector(Detector(make_config('full', **TINY)), tmp_path / 'd.pth')
     saved = load_tensors(tmp_path / 'd.pth')
     cfg = json.loads(saved['config'])
-    for wrong, name in (({**cfg, 'gone': 7}, 'gone = 7'), ({**cfg, 'window': {**cfg['window'], 'hop': 3}}, 'window.hop')):
+    for wrong, name in (
+        ({**cfg, 'gone': 7}, 'gone = 7'),
+        ({**cfg, 'window': {**cfg['window'], 'hop': 3}}, 'window.hop'),
+    ):
         save_tensors({**saved, 'config': json.dumps(wrong)}, tmp_path / 'wrong.pth')
         with pytest.raises(ValueError, match=name):
             load_detector(tmp_path / 'wrong.pth', 'cpu')

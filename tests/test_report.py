@@ -1,0 +1,51 @@
+"""One video's verdict: its seconds are those of the file, whatever stream starts late."""
+
+import json
+import re
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from avfake.detector import Detector, make_config
+from avfake.media import probe
+from avfake.report import examine
+from avfake.synthetic import make_clip
+from avfake.video import write_video
+
+DELAY = 0.5  # seconds by which the sound of the late video starts after its picture
+
+
+@pytest.fixture(scope='module')
+def detector():
+    "Never trained, and calibrated on made-up scores: a verdict needs no more."
+    torch.manual_seed(0)
+    detector = Detector(make_config('small', ar_layers=1)).eval()
+    detector.calibration = torch.linspace(-1, 1, 99)
+    detector.calibration_identities = torch.arange(99) % 9
+    return detector
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    "The same second and a half of a person: with sound from the first frame on, and from half a second on."
+    folder, clip = tmp_path_factory.mktemp('videos'), make_clip(0, 2.4)
+    late = round(DELAY * 25)
+    whole = write_video(folder / 'whole.mp4', clip.frames[late:], clip.audio[late * 640 :])
+    return whole, write_video(folder / 'late.mp4', clip.frames, clip.audio[late * 640 :], audio_start=DELAY)
+
+
+def test_seconds_are_those_of_the_file(detector, videos):
+    "Fault 13: spans, captions and JSON counted from where both streams run: half a second early in such a file."
+    whole, late = (examine(detector, video) for video in videos)
+    start = probe(videos[1]).start
+    assert abs(start - DELAY) < 0.1  # the codec's first packet holds 64 ms of silence
+    assert abs(late.clip.start - start) < 0.02
+    assert whole.verdict.score is not None and abs(late.clip.n_frames - whole.clip.n_frames) <= 2
+    spans = [(start + a, start + b) for a, b, _ in late.score.spans()]
+    assert np.allclose(late.verdict.spans, spans, atol=0.002)
+    assert min(a for a, _ in late.verdict.spans) >= 0.4
+    assert json.loads(json.dumps(asdict(late.verdict)))['spans'] == [list(span) for span in late.verdict.spans]
+    shown = re.findall(r'<figcaption>([\d.]+)-', late.body())
+    assert [float(second) for second in shown] == [round(a, 1) for a, _ in spans[: len(shown)]]

@@ -207,7 +207,9 @@ def test_checkpoint_is_plain(finished):
     import torch
 
     saved = torch.load(finished / 'out' / 'best_model.pth', weights_only=True)
-    assert saved['state_dict'] and json.loads(saved['config']) and json.loads(saved['metadata'])['training']['epochs'] == 1
+    assert (
+        saved['state_dict'] and json.loads(saved['config']) and json.loads(saved['metadata'])['training']['epochs'] == 1
+    )
 
 
 def test_evaluate_all(finished):

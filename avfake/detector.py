@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from .autoregressive import AutoregressiveTransformer, DensityConfig, Whitening
-from .cache import MAX_SECONDS, StoredClip, extract_clip, open_clip
+from .cache import MAX_SECONDS, StoredClip, open_clip
 from .config import check_ranges, configuration, override
 from .encoders import StreamConfig, make_encoders
+from .extraction import extract_clip
 from .faces import MouthConfig
 from .files import MediaError
 from .media import FPS

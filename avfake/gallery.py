@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .cache import extract_each
 from .detector import Detector
+from .extraction import extract_each
 from .layouts import list_videos
 from .pages import render, write_page
 from .report import HEADLINES, Report, Verdict, calibrated_threshold, report_on

@@ -18,10 +18,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .cache import MAX_SECONDS, StoredClip, extract_clip
+from .cache import MAX_SECONDS, StoredClip
 from .checkpoint import versions
 from .detector import ClipScore, Detector, score_extracted
 from .evaluation import Threshold, p_value, threshold_of
+from .extraction import extract_clip
 from .files import REASONS, MediaError
 from .media import FPS
 from .pages import data_url, render, settings_text, write_page

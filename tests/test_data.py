@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avfake.cache import extract_clips, open_clip
+from avfake.cache import open_clip
+from avfake.extraction import extract_clips
 from avfake.layouts import index_videos
 from avfake.metadata import TYPES
 from avfake.splits import FRACTIONS, check_splits, make_splits, split_table
@@ -94,7 +95,7 @@ EXTRACT = """
 import sys
 import pandas as pd
 from pathlib import Path
-from avfake.cache import extract_clips
+from avfake.extraction import extract_clips
 if __name__ == '__main__':
     videos = pd.DataFrame(dict(path=sorted(o.name for o in Path(sys.argv[1]).glob('*.mp4'))))
     print(len(extract_clips(videos, sys.argv[1], sys.argv[2], workers=2)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from avfake.cache import extract_clips, rejected
+from avfake.extraction import extract_clips, rejected
 from avfake.files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
 
 ROOT = Path(__file__).resolve().parent.parent

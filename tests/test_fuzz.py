@@ -249,7 +249,9 @@ def test_a_damaged_entry(data):
     with file(data, 'e.zip') as path:
         for read in (
             load_clip,
-            lambda p: MouthClip(open_clip(p).frames(3, 20), open_clip(p).audio(3, 20), open_clip(p).found(3, 20)),
+            lambda p: MouthClip(
+                open_clip(p).frames(3, 20), open_clip(p).audio(3, 20), open_clip(p).face_detected(3, 20)
+            ),
         ):
             try:
                 got = read(path)

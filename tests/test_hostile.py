@@ -16,13 +16,15 @@ import pytest
 from hostile import Case, cases, source
 from reliability import FULL, counts
 
-from avfake.cache import _extract_job, extract_clip, load_clip, map_isolated
+from avfake.cache import load_clip
 from avfake.detector import Detector, make_config, score_extracted
+from avfake.extraction import _extract_job, extract_clip
 from avfake.files import MediaError
 from avfake.layouts import list_videos
 from avfake.media import FPS, SAMPLE_RATE
 from avfake.mouth import MouthClip
 from avfake.video import write_video
+from avfake.workers import Lost, map_isolated
 
 NEAR = 0.045  # seconds by which sound and picture may be read apart: half a frame each way, and what an encoder delays
 TIME_LIMIT = 60.0  # seconds for a file, and ten more for each second that it lasts
@@ -134,8 +136,9 @@ def try_all(chosen: list[Case], folder: Path, workers: int = 2) -> list[Outcome]
     for job, row in map_isolated(partial(_extract_job, max_seconds=600.0), made, workers, TIME_LIMIT):
         if isinstance(row, Exception):
             row = dict(reason='unexpected error', detail=str(row))
-        if isinstance(row, tuple):
-            row = dict(reason=row[0], detail=row[1])
+        if isinstance(row, Lost):
+            reason = 'decoder crash' if row.reason == 'crash' else row.reason
+            row = dict(reason=reason, detail=row.detail)
         fault = faults(by_job[job], row, detector, good)
         outcomes.append(Outcome(by_job[job], row['reason'], fault))
     assert len(outcomes) == len(chosen) and not (Path.cwd() / 'pwned').exists()

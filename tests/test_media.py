@@ -6,7 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from avfake.cache import extract_clip, load_clip, open_clip
+from avfake.cache import load_clip, open_clip
+from avfake.extraction import extract_clip
 from avfake.files import MediaError
 from avfake.media import (
     FPS,

@@ -11,10 +11,11 @@ import pandas as pd
 import psutil
 import pytest
 
-from avfake.cache import extract_clips, map_ray
+from avfake.extraction import extract_clips
 from avfake.layouts import index_videos
 from avfake.synthetic import make_clip
 from avfake.video import write_video
+from avfake.workers import map_ray
 
 ray = pytest.importorskip('ray', reason='Ray is not installed: pip install "avfake[ray]"')
 
@@ -29,7 +30,7 @@ def cluster():
     ray.shutdown()
 
 
-def slow(job, tell):
+def slow(job, announce):
     time.sleep(0.3)
     return job * 2
 

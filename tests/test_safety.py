@@ -142,7 +142,7 @@ def test_a_file_opens_no_other(tmp_path, monkeypatch):
 def test_decode_limits(tmp_path):
     "A few KB that would decode to gigabytes: refused by the size of a picture, or by the length."
     frames, audio = source()
-    from avfake.cache import extract_clip
+    from avfake.extraction import extract_clip
 
     assert (
         extract_clip(write_video(tmp_path / 'a.mp4', frames, audio), tmp_path / 'cache', max_seconds=1.0)['reason']

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from avfake import pipeline
+from avfake import preparation
 from avfake.detector import make_config
 from avfake.identities import same_bytes, seen_identities, trained_copies, trained_digests, video_digests
 from avfake.metadata import TYPES, IndexReport
+from avfake.preparation import draw_split
+from avfake.run import Run, flag_trained
 from avfake.splits import apply_split, check_splits, load_split, make_splits, save_split, split_hash
 
 
@@ -42,11 +44,11 @@ def sides(manifest, digest: dict) -> int:
 def test_the_same_bytes_stay_on_one_side():
     "Fault 12: a clip under two people's names was trained on and tested."
     m = authentic()
-    apart = pipeline.split_usable(m, table(m, {}))
+    apart = draw_split(m, table(m, {}))
     a = apart.path[apart.split == 'train'].iloc[0]
     b = apart.path[apart.split == 'test'].iloc[0]
     copies = {a: 'same', b: 'same'}
-    together = pipeline.split_usable(m, table(m, copies))
+    together = draw_split(m, table(m, copies))
     check_splits(together)
     assert (sides(apart, copies), sides(together, copies)) == (2, 1)
     people = m.source[m.path.isin([a, b])].tolist()
@@ -80,13 +82,14 @@ def test_copies_that_contradict_each_other_are_not_used():
 def test_prepare_names_the_copies(monkeypatch):
     m = authentic()
     copies = {m.path[0]: 'same', m.path[40]: 'same'}
-    monkeypatch.setattr(pipeline, 'index_videos', lambda *a, **k: (m, IndexReport(layout='plain')))
-    monkeypatch.setattr(pipeline, 'extract_clips', lambda *a, **k: table(m, copies))
-    report = str(pipeline.prepare('.', make_config('small')).report)
-    assert f'{m.path[0]}, {m.path[40]} are the same video' in report
+    monkeypatch.setattr(preparation, 'index_videos', lambda *a, **k: (m, IndexReport(layout='plain')))
+    monkeypatch.setattr(preparation, 'extract_clips', lambda *a, **k: table(m, copies))
+    prepared = preparation.prepare('.', make_config('small'))
+    assert f'{m.path[0]}, {m.path[40]} are the same video' in str(prepared)
+    assert prepared.manifest.split[[0, 40]].nunique() == 1
 
 
-def test_the_same_bytes_are_never_unseen_in_a_folder_scored_later(monkeypatch):
+def test_the_same_bytes_are_never_unseen_in_a_folder_scored_later(tmp_path):
     "A training clip under another name and another person's counts as seen."
     m = authentic()
     split = make_splits(m)
@@ -97,19 +100,21 @@ def test_the_same_bytes_are_never_unseen_in_a_folder_scored_later(monkeypatch):
     later = pd.DataFrame([dict(m.iloc[0], path='a.mp4', source='x'), dict(m.iloc[0], path='b.mp4', source='x')])
     names = pd.DataFrame(dict(path=later.path, entry='e', reason='', digest=[digests[first], 'f' * 64]))
     assert trained_copies(later, video_digests(names), trained).tolist() == [True, False]
-    monkeypatch.setattr(pipeline, 'prepare', lambda *a, **k: pipeline.Prepared('.', later, names, None))
-    detector = SimpleNamespace(cfg=make_config('small'), metadata=dict(trained_on=[], trained_digests=trained))
-    assert pipeline.prepare_for(detector, '.', 'all').manifest.seen_identity.tolist() == [True, False]
+    prepared = preparation.Prepared('.', later.assign(seen_identity=False), names, None)
+    detector = SimpleNamespace(metadata=dict(trained_on=[], trained_digests=trained))
+    flagged = flag_trained(prepared, detector, Run(tmp_path))
+    assert flagged.manifest.seen_identity.tolist() == [True, False]
 
 
-def test_seen_identity_knows_every_target(monkeypatch):
+def test_seen_identity_knows_every_target(tmp_path):
     "Fault 02: of several targets, 'id2;id1', none was compared with those trained on."
     rows = [forged('id9', 'id1'), forged('id9', 'id2;id1'), forged('id1', ''), forged('id9', 'id11;id2')]
     m = pd.DataFrame(rows)
     assert seen_identities(m, ['id1']).tolist() == [True, True, True, False]
-    monkeypatch.setattr(pipeline, 'prepare', lambda *a, **k: pipeline.Prepared('.', m, None, None))
-    detector = SimpleNamespace(cfg=make_config('small'), metadata=dict(trained_on=['id1']))
-    assert pipeline.prepare_for(detector, '.', 'all').manifest.seen_identity.tolist() == [True, True, True, False]
+    prepared = preparation.Prepared('.', m, table(m, {}), None)
+    detector = SimpleNamespace(metadata=dict(trained_on=['id1']))
+    flagged = flag_trained(prepared, detector, Run(tmp_path))
+    assert flagged.manifest.seen_identity.tolist() == [True, True, True, False]
 
 
 def test_a_stored_split_is_applied_to_the_folder_as_it_is_today(tmp_path):

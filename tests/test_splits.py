@@ -109,7 +109,7 @@ def test_the_same_bytes_are_never_unseen_in_a_folder_scored_later(tmp_path):
 def test_seen_identity_knows_every_target(tmp_path):
     "Fault 02: of several targets, 'id2;id1', none was compared with those trained on."
     rows = [forged('id9', 'id1'), forged('id9', 'id2;id1'), forged('id1', ''), forged('id9', 'id11;id2')]
-    m = pd.DataFrame(rows)
+    m = pd.DataFrame(rows).assign(path=['a.mp4', 'b.mp4', 'c.mp4', 'd.mp4'])
     assert seen_identities(m, ['id1']).tolist() == [True, True, True, False]
     prepared = preparation.Prepared('.', m, table(m, {}), None)
     detector = SimpleNamespace(metadata=dict(trained_on=['id1']))

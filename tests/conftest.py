@@ -1,4 +1,4 @@
-"""What all tests share. The environment is set before anything imports torch, and handed on to the processes they start."""
+"""What all tests share. The environment is set before anything imports torch; processes that they start have it too."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from reliability import COUNTS, collected, said
+from reliability import COUNTS, collected, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,7 @@ def pytest_terminal_summary(terminalreporter):
     if not (found := collected(os.environ[COUNTS])):
         return
     terminalreporter.section('reliability')
-    for line in said(found):
+    for line in summary(found):
         terminalreporter.write_line(line)
     if kept := os.environ.get('AVFAKE_KEEP_COUNTS'):
         Path(kept).write_text(json.dumps(found, indent=1) + '\n')
@@ -46,7 +46,7 @@ def root():
 
 @pytest.fixture(scope='session')
 def real_data():
-    "The folder of real clips that AVFAKE_DATA names (it holds `newsreaders/` and `wild/`); tests that need it skip without."
+    "The folder of real clips that AVFAKE_DATA names (with `newsreaders/` and `wild/`); without it tests skip."
     folder = os.environ.get('AVFAKE_DATA')
     if not folder:
         pytest.skip('AVFAKE_DATA names no folder of real clips')

@@ -18,7 +18,7 @@ LINK = re.compile(r'(\]\(|\b(?:src|href)=")([^\s)"#]+)')
 
 
 def without_directives(nb):
-    "The notebook as a reader shall see it: `#| hide` takes a cell away, `#| echo: false` its code, `#| output: false` its output."
+    "As a reader shall see it: `#| hide` takes a cell away, `#| echo: false` its code, `#| output: false` its output."
     cells = []
     for cell in nb.cells:
         directives, source = [], cell.source.split('\n')

@@ -33,7 +33,7 @@ def collected(path: Path) -> dict[str, dict]:
     return found
 
 
-def said(found: dict[str, dict]) -> list[str]:
+def summary(found: dict[str, dict]) -> list[str]:
     "The counts in words, a line each."
     return [
         f'{what}: ' + ', '.join(f'{n} {k.replace("_", " ")}' for k, n in numbers.items())

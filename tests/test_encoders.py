@@ -1,4 +1,4 @@
-"""The seam of `ENCODERS`: what is added to the table trains, is saved, loaded and scores, and nothing else has to know of it."""
+"""The seam of `ENCODERS`: what is added to it trains, is saved, loaded and scores; nothing else has to know of it."""
 
 from unittest.mock import patch
 

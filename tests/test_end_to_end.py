@@ -1,4 +1,4 @@
-"""From a folder of good and bad videos to tables, figures and verdicts: run.ipynb and the command line as a user runs them.
+"""From a folder of good and bad videos to tables, figures and verdicts: run.ipynb and commands as a user runs them.
 
 The notebook trains once, on clips so few that nothing is learned; every test here starts from what it wrote."""
 
@@ -185,7 +185,7 @@ def check_groups(values):
 
 
 def test_run_notebook(trained):
-    "In a folder that is not the checkout: nothing that a folder may hold stops a run, and every video is accounted for."
+    "In a folder that is not the checkout: nothing in a folder stops a run, and every video is accounted for."
     done = json.loads((trained / 'run.json').read_text())
     assert done['status'] == 0, done['output'][-10_000:]
     results, metrics = check_outputs(trained, trained / 'out', 'test')
@@ -347,9 +347,14 @@ def train(here, *more):
 
 def test_train_again(finished):
     "The same settings find everything done; others are refused, so that nothing is overwritten."
-    log, csv = finished / 'out' / 'logs' / 'training.log', finished / 'out' / 'detailed_results.csv'
-    before, scores = log.read_text(), read_csv(csv).score
-    epochs = lambda text: [o for o in text.splitlines() if 'epoch=' in o]
+    log = finished / 'out' / 'logs' / 'training.log'
+    csv = finished / 'out' / 'detailed_results.csv'
+    before = log.read_text()
+    scores = read_csv(csv).score
+
+    def epochs(text):
+        return [o for o in text.splitlines() if 'epoch=' in o]
+
     status, output = train(finished)
     assert status == 0, output
     assert epochs(log.read_text()) == epochs(before), 'it trained again'

@@ -1,4 +1,4 @@
-"""No file that a folder may hold crashes a run, hangs it, or gets its sound paired with the wrong picture (`hostile.py` makes them)."""
+"""No file that a folder may hold (`hostile.py` makes them) crashes a run, hangs it, or pairs its sound wrongly."""
 
 import os
 import resource
@@ -46,24 +46,16 @@ class Outcome:
 
 
 def looks(clip):  # [n, 784] each frame, small, without its level and contrast
-    gray = (
-        np.stack(
-            [
-                cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (28, 28), interpolation=cv2.INTER_AREA)
-                for f in clip.crops
-            ]
-        )
-        .reshape(clip.n_frames, -1)
-        .astype(float)
-    )
+    gray = (cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in clip.crops)
+    small = np.stack([cv2.resize(f, (28, 28), interpolation=cv2.INTER_AREA) for f in gray])
+    gray = small.reshape(clip.n_frames, -1).astype(float)
     return (gray - gray.mean(1, keepdims=True)) / (gray.std(1, keepdims=True) + 1)
 
 
-def where(
-    parts, whole, most
-) -> tuple[int, float]:  # rows of `whole` before the first of `parts`, how alike they are there
-    likeness, best = parts @ whole.T / whole.shape[1], (0, -1.0)
-    for shift in range(-most, most + 1):
+def where(parts, whole, reach) -> tuple[int, float]:  # rows of `whole` before the first of `parts`, how alike they are
+    likeness = parts @ whole.T / whole.shape[1]
+    best = (0, -1.0)
+    for shift in range(-reach, reach + 1):
         diagonal = np.diagonal(likeness, shift)
         if len(diagonal) >= min(len(parts), len(whole)) // 3 and (mean := diagonal.mean()) > best[1]:
             best = shift, mean
@@ -72,9 +64,8 @@ def where(
 
 def envelope(audio):  # loudness a millisecond, level removed
     step = SAMPLE_RATE // 1000
-    loud = np.log1p(
-        30 * np.abs(audio[: len(audio) // step * step].reshape(-1, step)).mean(1) / (np.abs(audio).mean() + 1e-9)
-    )
+    level = np.abs(audio[: len(audio) // step * step].reshape(-1, step)).mean(1)
+    loud = np.log1p(30 * level / (np.abs(audio).mean() + 1e-9))
     return np.convolve(loud - loud.mean(), np.ones(8) / 8, 'same')
 
 
@@ -83,9 +74,9 @@ def late(clip: MouthClip, good: MouthClip) -> float | None:  # seconds; None whe
     shift, alike = where(looks(clip), looks(good), 45)
     a, b = envelope(clip.audio), envelope(good.audio)
     n = 1 << (len(a) + len(b)).bit_length()
-    match = np.fft.irfft(np.fft.rfft(b, n) * np.fft.rfft(a, n).conj(), n)
-    at = int(match.argmax())
-    peak = match[at] / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9)
+    correlation = np.fft.irfft(np.fft.rfft(b, n) * np.fft.rfft(a, n).conj(), n)
+    at = int(correlation.argmax())
+    peak = correlation[at] / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9)
     if alike < 0.6 or peak < 0.5 or clip.n_frames < 20:
         return None
     return shift / FPS - (at if at < n // 2 else at - n) / 1000
@@ -107,7 +98,7 @@ def test_late_sound_is_noticed():
 
 def faults(case: Case, row: dict, detector: Detector, good: MouthClip) -> str:
     "What is wrong with what became of a file; '' if nothing."
-    reason, apart = row['reason'], None
+    reason = row['reason']
     if not reason:
         try:
             score, _ = score_extracted(detector, case.name, row)
@@ -116,23 +107,26 @@ def faults(case: Case, row: dict, detector: Detector, good: MouthClip) -> str:
         except MediaError as error:
             reason = row['reason'] = error.reason
     if reason not in case.reasons:
-        return f'left out as {reason!r} ({row["detail"]})' if reason else 'judged, and should not be'
+        return f'rejected as {reason!r} ({row["detail"]})' if reason else 'judged, and should not be'
     if not reason and case.late is not None:
-        apart = late(load_clip(row['entry']), good)
-    if apart is not None and abs(apart - case.late) > NEAR:
-        return f'its sound is {1000 * (apart - case.late):+.0f} ms beside its picture'
+        measured = late(load_clip(row['entry']), good)
+        if measured is not None and abs(measured - case.late) > NEAR:
+            return f'its sound is {1000 * (measured - case.late):+.0f} ms beside its picture'
     return ''
 
 
 def try_all(chosen: list[Case], folder: Path, workers: int = 2) -> list[Outcome]:
     "Make the files, read each in a process of its own, score what was read."
-    made, (frames, audio) = [], source()
+    frames, audio = source()
+    made = []
     for case in chosen:
         case.make(folder / case.name)
         made.append((str(folder / case.name), str(folder / 'cache' / str(len(made))), None))
     row = extract_clip(write_video(folder / 'good one.mp4', frames, audio), folder / 'cache' / 'good')
-    good, detector = load_clip(row['entry']), Detector(make_config('small', ar_layers=1)).eval()
-    outcomes, by_job = [], dict(zip(made, chosen))
+    good = load_clip(row['entry'])
+    detector = Detector(make_config('small', ar_layers=1)).eval()
+    by_job = dict(zip(made, chosen))
+    outcomes = []
     for job, row in map_isolated(partial(_extract_job, max_seconds=600.0), made, workers, TIME_LIMIT):
         if isinstance(row, Exception):
             row = dict(reason='unexpected error', detail=str(row))
@@ -230,7 +224,7 @@ def test_memory_does_not_grow(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, 'seteuid'), reason='rights are kept otherwise here')
 def test_no_right_to_read():
-    "A file or a folder that may not be read: counted, and left out as 'unreadable'."
+    "A file or a folder that may not be read: counted, and rejected as 'unreadable'."
     frames, audio = source()
     with tempfile.TemporaryDirectory() as folder:  # below folders that anybody may enter
         data = Path(folder) / 'data'
@@ -245,13 +239,10 @@ def test_no_right_to_read():
         if me == 0:
             os.seteuid(65_534)  # nobody; root may read everything
         try:
-            (found, skipped), row = list_videos(data), extract_clip(data / 'sealed' / 'b.mp4', Path(folder) / 'cache')
+            found, skipped = list_videos(data)
+            row = extract_clip(data / 'sealed' / 'b.mp4', Path(folder) / 'cache')
         finally:
             os.seteuid(me)
             (data / 'locked').chmod(0o755)
-    assert (found, skipped['unreadable folders'], row['reason'], row['detail']) == (
-        ['a.mp4', 'sealed/b.mp4'],
-        1,
-        'unreadable',
-        'Permission denied',
-    )
+    assert found == ['a.mp4', 'sealed/b.mp4'] and skipped['unreadable folders'] == 1
+    assert (row['reason'], row['detail']) == ('unreadable', 'Permission denied')

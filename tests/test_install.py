@@ -1,4 +1,4 @@
-"""The wheel and the source distribution install into an empty environment of each supported Python that is here, and score a video."""
+"""Wheel and source distribution install into an empty environment of each Python that is here, and score a video."""
 
 import json
 import os
@@ -50,9 +50,8 @@ def distributions(tmp_path_factory):  # a clean copy of what git knows, built
 )
 def test_install(distributions, tmp_path, python, kind):
     uv = sys.executable, '-m', 'uv'
-    pyenv = (
-        Path(os.environ.get('PYENV_ROOT', '~/.pyenv')).expanduser() / 'versions'
-    )  # which hides all but the chosen ones
+    # pyenv hides all but the chosen ones
+    pyenv = Path(os.environ.get('PYENV_ROOT', '~/.pyenv')).expanduser() / 'versions'
     path = os.pathsep.join([*map(str, pyenv.glob(f'{python}.*/bin')), os.environ['PATH']])
     found = subprocess.run(
         [*uv, 'python', 'find', '--no-python-downloads', '--no-project', python],
@@ -65,29 +64,20 @@ def test_install(distributions, tmp_path, python, kind):
         pytest.skip(f'no Python {python} here')
     run(*uv, 'venv', '--python', found.stdout.strip(), tmp_path / 'env', cwd=tmp_path)
     (package,) = (d for d in distributions if d.name.endswith(kind))
-    run(
-        *uv,
-        'pip',
-        'install',
-        '--python',
-        tmp_path / 'env' / 'bin' / 'python',
-        '-c',
-        ROOT / 'constraints.txt',
-        package,
-        cwd=tmp_path,
-    )
     there = tmp_path / 'env' / 'bin'
+    constraints = ROOT / 'constraints.txt'
+    run(*uv, 'pip', 'install', '--python', there / 'python', '-c', constraints, package, cwd=tmp_path)
     place = run(there / 'python', '-c', 'import avfake; print(avfake.__file__)', cwd=tmp_path).strip()
     assert place.startswith(str(tmp_path / 'env'))
     assert 'score' in run(there / 'avfake', '--help', cwd=tmp_path)
     detector = Detector(make_config('small', ar_layers=1)).eval()
-    detector.calibration, detector.calibration_identities = torch.arange(30.0), torch.zeros(30, dtype=torch.long)
+    detector.calibration = torch.arange(30.0)
+    detector.calibration_identities = torch.zeros(30, dtype=torch.long)
     save_detector(detector, tmp_path / 'd.pth')
     frames, audio = source()
     write_video(tmp_path / 'clip.mp4', frames, audio)
-    verdict = json.loads(
-        run(there / 'avfake', 'score', '--checkpoint', 'd.pth', '--json', 'clip.mp4', cwd=tmp_path).splitlines()[-1]
-    )
+    output = run(there / 'avfake', 'score', '--checkpoint', 'd.pth', '--json', 'clip.mp4', cwd=tmp_path)
+    verdict = json.loads(output.splitlines()[-1])
     assert np.isfinite(verdict['score']) and verdict['verdict'] in ('anomalous', 'authentic-like')
     counts('installed', **{f'python {python} from {kind.lstrip(".")}': 1})
     shutil.rmtree(tmp_path / 'env')

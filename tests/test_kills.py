@@ -1,4 +1,6 @@
-"""Training that is killed at random moments ends, when it is started again, with what it would have ended with; and a full disk tears nothing."""
+"""Training that is killed at random moments and started again ends with what it would have ended with.
+
+A full disk tears nothing."""
 
 import json
 import os
@@ -24,8 +26,8 @@ from avfake.synthetic import make_demo
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = (
-    'train --data_dir videos --save_dir out --cache_dir cache --epochs 2 --density_epochs 2 --windows_per_clip 2 --batch_size 4 '
-    '--ar_layers 1 --workers 2'
+    'train --data_dir videos --save_dir out --cache_dir cache --epochs 2 --density_epochs 2 --windows_per_clip 2 '
+    '--batch_size 4 --ar_layers 1 --workers 2'
 ).split()
 STAGES = 'extraction', 'stage one', 'stage two', 'evaluation'
 pytestmark = needs_run
@@ -94,7 +96,8 @@ def torn(folder) -> list[str]:
 
 def finish(folder) -> str:
     "Run to the end."
-    output, _ = (process := start(folder, *TRAIN)).communicate(timeout=600)
+    process = start(folder, *TRAIN)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 
@@ -110,17 +113,20 @@ def outcome(folder) -> dict:
 
 
 def test_kill_9_at_any_moment(folder):
-    rng, videos = random.Random(0), len(list((folder / 'videos').rglob('*.mp4')))
-    process, _begun, reached = start(folder, *TRAIN), time.monotonic(), {}
+    rng = random.Random(0)
+    videos = len(list((folder / 'videos').rglob('*.mp4')))
+    process = start(folder, *TRAIN)
+    reached = {}
     while process.poll() is None:  # undisturbed, to know the result and how long each stage takes
         reached.setdefault(stage(folder, videos) if entries(folder) else -1, time.monotonic())
         time.sleep(0.01)
     assert process.returncode == 0, process.stdout.read()
-    ends = [min(t for s, t in reached.items() if s >= i) for i in (0, 1, 2, 3)] + [
-        time.monotonic()
-    ]  # a short stage may go unseen
-    lengths, expected = np.diff(ends), outcome(folder)
-    kills, differ, broken = [0] * 4, [], []
+    ends = [min(t for s, t in reached.items() if s >= i) for i in range(4)]  # a short stage may go unseen
+    lengths = np.diff([*ends, time.monotonic()])
+    expected = outcome(folder)
+    kills = [0] * 4
+    differ = []
+    broken = []
     for turn in range(6 if FULL else 1):
         for name in ('cache', 'out'):
             shutil.rmtree(folder / name)
@@ -152,9 +158,13 @@ def test_kill_9_at_any_moment(folder):
 
 
 def test_a_file_that_cannot_grow(folder, tmp_path):
-    "What a full disk does, with a limit on the size of a file, which any user may set: one line, nothing torn, and it goes on when there is room."
+    """What a full disk does, with a limit on the size of a file, which any user may set: one line, nothing torn, and it
+    goes on when there is room."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
     (tmp_path / 'videos').symlink_to(folder / 'videos')
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
     process = start(tmp_path, *TRAIN, before=limit)
     try:
         output, _ = process.communicate(timeout=300)

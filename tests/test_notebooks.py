@@ -32,7 +32,7 @@ def skip_flags():
 
 
 def run(*args, cwd, env=None, seconds=TIME_LIMIT):
-    "Run a command to its end and give back (exit status, what it printed); past the limit it is killed with its children."
+    "Run a command to its end and give back (exit status, output); past the limit it is killed with its children."
     process = subprocess.Popen(
         [sys.executable, *map(str, args)],
         cwd=cwd,
@@ -63,31 +63,22 @@ def test_notebook(notebook):
 
 def test_a_failing_cell_fails_its_notebook(tmp_path):
     "And what `nbdev_test` skips is skipped here as well."
-    code = lambda source: dict(
-        cell_type='code', id=f'c{len(source)}', metadata={}, source=source, outputs=[], execution_count=None
-    )
+    kernel = dict(name='python3', display_name='python3', language='python')
     for source, fails in [
         ('x = 1\nassert x == 2, "told why"', True),
         ('#| eval: false\n1/0', False),
         ('#| cuda\n1/0', False),
     ]:
         notebook = tmp_path / 'one.ipynb'
-        notebook.write_text(
-            json.dumps(
-                dict(
-                    cells=[code(source)],
-                    metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')),
-                    nbformat=4,
-                    nbformat_minor=5,
-                )
-            )
-        )
+        cell = dict(cell_type='code', id='one', metadata={}, source=source, outputs=[], execution_count=None)
+        nb = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
+        notebook.write_text(json.dumps(nb))
         status, output = run('-c', RUN_CELLS, notebook, skip_flags(), ROOT, cwd=tmp_path)
         assert bool(status) == fails, output
         assert ('told why' in output) == fails
 
 
-# ---------------------------------------------------------------- run.ipynb; what it writes is tested in test_end_to_end.py
+# ---------------------------------------------------------------- run.ipynb; see test_end_to_end.py too
 
 needs_run = pytest.mark.skipif(not RUN.exists(), reason='nbs/run.ipynb is not there yet')
 

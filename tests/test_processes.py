@@ -1,4 +1,6 @@
-"""Training in two processes, as `accelerate launch` starts them, is training in one: the same gradients, about the same losses, one run to resume."""
+"""Training in two processes, as `accelerate launch` starts them, is training in one.
+
+The same gradients, about the same losses, one run to resume."""
 
 import os
 import socket

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -21,7 +20,9 @@ TOP_LEVEL = {
     '.ci',
     '.github',
     '.gitignore',
+    'CHANGELOG.md',
     'CITATION.cff',
+    'CONTRIBUTING.md',
     'LICENSE',
     'MANIFEST.in',
     'Makefile',
@@ -56,7 +57,7 @@ def run(*args, cwd, **env):
 
 
 def tracked():
-    "The files that git holds, as paths from the top; the untracked ones that a commit would still have to take stay out."
+    "The files that git holds, as paths from the top; untracked ones stay out."
     if not (ROOT / '.git').exists():
         pytest.skip('not a git checkout')
     return [o for o in run('git', 'ls-files', '-z', cwd=ROOT).split('\0') if o and (ROOT / o).is_file()]
@@ -265,18 +266,7 @@ def test_run_notebook_keeps_its_parameters_tag():
 
 
 HEAVY = (
-    'torch',
-    'torchaudio',
-    'torchvision',
-    'timm',
-    'librosa',
-    'sklearn',
-    'scipy',
-    'pandas',
-    'matplotlib',
-    'seaborn',
-    'cv2',
-    'av',
+    'torch torchaudio torchvision timm librosa sklearn scipy numpy pandas matplotlib seaborn cv2 av pydantic'.split()
 )
 
 
@@ -286,6 +276,7 @@ HEAVY = (
     ids=['import', 'help'],
 )
 def test_starts_at_once(code, tmp_path):
+    "What takes seconds to import is imported where it is used."
     if 'cli' in code and not (ROOT / 'avfake' / 'cli.py').exists():
         pytest.skip('avfake/cli.py is not there yet')
     script = tmp_path / 'start.py'
@@ -293,15 +284,8 @@ def test_starts_at_once(code, tmp_path):
         f'import sys\ntry:\n    exec({code!r})\nexcept SystemExit as e:\n    assert not e.code\n'
         f'print("heavy:", *({set(HEAVY)!r} & sys.modules.keys()))'
     )
-    seconds = []
-    for _ in range(3):  # the fastest of three: other tests keep the machine busy
-        start = time.perf_counter()
-        output = run(sys.executable, script, cwd=ROOT, PYTHONPATH=str(ROOT))
-        seconds.append(time.perf_counter() - start)
-        if seconds[-1] < 1:
-            break
+    output = run(sys.executable, script, cwd=ROOT, PYTHONPATH=str(ROOT))
     assert output.splitlines()[-1].split() == ['heavy:'], output
-    assert min(seconds) < 1
 
 
 def test_wheel_is_complete(copy):

@@ -1,4 +1,4 @@
-"""Nothing in a file is run, nothing outside the data folder is opened, and no name becomes a piece of a page or of a command."""
+"""Nothing in a file is run, nothing outside the folder is opened, no name becomes a piece of a page or a command."""
 
 import ast
 import html.parser
@@ -118,7 +118,8 @@ def test_a_file_opens_no_other(tmp_path, monkeypatch):
         'list.mp4': '#EXTM3U\n#EXTINF:2,\ngood.mp4\n#EXT-X-ENDLIST\n',
         'join.mp4': 'ffconcat version 1.0\nfile good.mp4\n',
         'list.m3u8': '#EXTM3U\n#EXTINF:2,\ngood.mp4\n#EXT-X-ENDLIST\n',
-        'dash.mpd': '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation><BaseURL>good.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>',
+        'dash.mpd': '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation>'
+        '<BaseURL>good.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>',
     }
     for name, text in playlists.items():
         (tmp_path / name).write_text(text)
@@ -232,17 +233,18 @@ def test_no_call_that_runs_what_it_is_given():
     assert not wrong
 
 
-SAFE = dict(
-    torch='2.10.0', jinja2='3.1.6', av='17.0.0', numpy='1.22.0'
-)  # versions that mended what reads foreign files and names: CVE-2025-32434 and CVE-2026-24747 (torch.load), CVE-2025-27516
+# Versions that mended what reads foreign files, names: CVE-2025-32434 and CVE-2026-24747 (torch.load), CVE-2025-27516
+SAFE = dict(torch='2.10.0', jinja2='3.1.6', av='17.0.0', numpy='1.22.0')
 
 
 def test_versions_with_security_fixes():
     from packaging.requirements import Requirement
     from packaging.version import Version
 
-    (config := ConfigParser()).read(ROOT / 'settings.ini')
-    least = {(r := Requirement(o)).name: r.specifier for o in config['DEFAULT']['requirements'].split()}
+    config = ConfigParser()
+    config.read(ROOT / 'settings.ini')
+    requirements = [Requirement(o) for o in config['DEFAULT']['requirements'].split()]
+    least = {r.name: r.specifier for r in requirements}
     for name, safe in SAFE.items():
         assert Version(version(name)) >= Version(safe), name
     for name in ('torch', 'jinja2', 'av'):

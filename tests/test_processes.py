@@ -18,14 +18,10 @@ from avfake.cache import write_clip
 from avfake.checkpoint import load_tensors, save_tensors
 from avfake.detector import Detector, make_config
 from avfake.mouth import MouthClip
-from avfake.training import (
-    SyncObjective,
-    make_accelerator,
-    make_train_config,
-    processes,
-    train_detector,
-    train_sync,
-)
+from avfake.fitting import train_detector
+from avfake.objectives import SyncObjective
+from avfake.stages import Clips, train_sync
+from avfake.training import make_accelerator, make_train_config, processes
 
 TINY = make_config(
     'small',
@@ -68,6 +64,12 @@ def toy_clip(seed: int, n: int = 34) -> MouthClip:
     )
 
 
+def clips_of(folder: str) -> tuple[Clips, Clips]:
+    "Training and validation clips, of nobody in particular."
+    paths = sorted(str(p) for p in Path(folder).iterdir())
+    return Clips('train', paths[:24], [''] * 24), Clips('validation', paths[24:], [''] * len(paths[24:]))
+
+
 def fix_batch_norm():
     "Its statistics are the only thing that a process keeps to itself on a CPU; nothing else may differ."
     for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
@@ -81,7 +83,7 @@ def gradients(out: str):
     objective, g = SyncObjective(Detector(TINY)), torch.Generator().manual_seed(1)
     batch = dict(
         video=torch.rand(8, 16, 3, 32, 32, generator=g),
-        mel=torch.randn(8, 80, 148, generator=g),
+        audio=torch.randn(8, 80, 148, generator=g),
         valid=torch.rand(8, 17, generator=g) > 0.1,
     )
     batch['valid'][:, 8] = True
@@ -101,10 +103,10 @@ def gradients(out: str):
 def whole(entries: str, out: str):
     "Gradients, and both stages, going on where a run has stopped."
     fix_batch_norm()
-    paths = sorted(str(p) for p in Path(entries).iterdir())
     Path(out).mkdir(exist_ok=True)
     gradients(f'{out}/gradients.pt')
-    detector, history, _ = train_detector(TINY, QUICK, paths[:24], paths[24:], Path(out))
+    train, validation = clips_of(entries)
+    detector, history, _ = train_detector(TINY, QUICK, train, validation, None, Path(out))
     state = processes()
     save_tensors(
         dict(weights=detector.state_dict(), losses=history.train_loss.tolist()),
@@ -115,7 +117,6 @@ def whole(entries: str, out: str):
 def cut(entries: str, out: str):
     "Stage one, killed after its second epoch."
     fix_batch_norm()
-    paths = sorted(str(p) for p in Path(entries).iterdir())
 
     def killer(stage, row):
         if row['epoch'] == 2:
@@ -123,10 +124,11 @@ def cut(entries: str, out: str):
 
     (Path(out) / 'checkpoints').mkdir(parents=True, exist_ok=True)
     set_seed(QUICK.seed)
+    train, validation = clips_of(entries)
     train_sync(
         Detector(TINY).to(make_accelerator(QUICK).device),
-        paths[:24],
-        paths[24:],
+        train,
+        validation,
         QUICK,
         Path(out) / 'checkpoints',
         killer,

@@ -28,7 +28,7 @@ from avfake.layouts import index_videos
 from avfake.media import probe, stream_media
 from avfake.metadata import TYPES
 from avfake.report import Report, Verdict
-from avfake.training import resume
+from avfake.training import read_stage
 from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +64,7 @@ def test_pickles_are_refused(tmp_path, monkeypatch):
         for read in (
             load_detector,
             lambda p: load_controls(p, make_config('small')),
-            lambda p: resume(p, 'a', None, None, None),
+            lambda p: read_stage(p, 'a'),
             open_clip,
         ):
             with pytest.raises((ValueError, CacheError), match='safely|not a'):

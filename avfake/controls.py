@@ -25,7 +25,9 @@ from .cache import open_clip
 from .checkpoint import load_tensors, read_state, save_tensors
 from .config import override
 from .detector import Detector, DetectorConfig
-from .training import TrainConfig, processes, train_density
+from .fitting import fit_detector
+from .stages import Clips
+from .training import TrainConfig, processes
 from .windows import trim_silence
 
 # %% ../nbs/28_controls.ipynb #d0ef14b9
@@ -131,19 +133,18 @@ def stream_statistics(
 def train_controls(
     detector: Detector,  # trained
     cfg: TrainConfig,
-    train_entries: list,
-    validation_entries: list,
+    train: Clips,
+    validation: Clips,
     save_dir: Path,
 ) -> dict:  # 'random_features': Detector, 'audio_only' and 'video_only': [N, 2D] of the training clips
     "Train what the detector has to beat."
     set_seed(cfg.seed + 1)
     random = Detector(detector.cfg).to(detector.device)
-    (save_dir / 'checkpoints' / 'random').mkdir(parents=True, exist_ok=True)
-    train_density(random, train_entries, validation_entries, cfg, save_dir / 'checkpoints' / 'random')
+    fit_detector(random, train, validation, None, cfg, save_dir / 'checkpoints' / 'random')
     clips = [
         stream_statistics(detector, open_clip(e))
         for e in tqdm(
-            train_entries, desc='controls', mininterval=5, leave=False, disable=not processes().is_main_process
+            train.entries, desc='controls', mininterval=5, leave=False, disable=not processes().is_main_process
         )
     ]
     return dict(

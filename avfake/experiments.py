@@ -35,12 +35,13 @@ from .controls import stream_statistics
 from .detector import Detector, DetectorConfig
 from .evaluation import bootstrap_auc
 from .files import atomic_path
+from .fitting import train_detector
 from .forgeries import FORGERIES, make_forgeries
 from .identities import identities_of
 from .preparation import Prepared, prepare
 from .run import Run, evaluate, make_configs, train
 from .splits import make_splits
-from .training import TrainConfig, train_detector
+from .training import TrainConfig
 
 # %% ../nbs/39_experiments.ipynb #d5de2764
 DEVELOPMENT = dict(train=0.65, validation=0.10, calibration=0.0, test=0.25)  # of the clips of people who are not tested
@@ -268,8 +269,8 @@ def train_and_score(
     if stage == 'test':
         detector, history = train(prepared, config, cfg, run)
         return detector, history, score_test(detector, prepared, run)
-    entries, validation = prepared.entries('train'), prepared.entries('validation')
-    detector, history, _ = train_detector(config, cfg, entries, validation, run.folder, prepared.identities())
+    train_clips, validation = prepared.clips('train'), prepared.clips('validation')
+    detector, history, _ = train_detector(config, cfg, train_clips, validation, None, run.folder)
     save_detector(detector, run.checkpoint, seed=cfg.seed)
     return detector, history, score_development(detector, prepared)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from .cache import extract_clips, rejected
 from .detector import DetectorConfig
-from .extraction import extract_clips, rejected
-from .fitting import Clips
 from .identities import duplicate_notes, same_bytes, video_digests
 from .layouts import index_videos
 from .splits import apply_split, make_splits, split_hash, split_table
+from .stages import Clips
 from .synthetic import make_demo
 from .training import processes
 
@@ -51,11 +51,6 @@ class Prepared:
         "The authentic clips of a split, and whose they are: what a detector is fitted to."
         rows = self.usable(role)
         return Clips(role, rows.entry.tolist(), rows.source.tolist())
-
-    def identities(self) -> dict[str, str]:  # cache entry -> source identity
-        "Whose the authentic clips are that a detector is trained and validated on."
-        rows = pd.concat([self.usable(split) for split in ('train', 'validation')])
-        return dict(zip(rows.entry, rows.source))
 
     def digests(self) -> pd.Series:  # by path
         "What names the bytes of each video."

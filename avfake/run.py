@@ -17,14 +17,15 @@ from .controls import load_controls, save_controls, train_controls
 from .detector import Detector, DetectorConfig, make_config
 from .evaluation import auc_table, protocol_table, read_metrics, write_metrics, write_results
 from .files import atomic_path, file_digest, sweep
-from .fitting import calibrate
+from .fitting import train_detector
 from .identities import seen_identities, trained_copies, trained_digests, trained_identities
 from .pages import evaluation_body, write_page
 from .plots import plot_training_curves, save_figure
 from .preparation import Prepared, prepare
 from .scoring import Evaluation, measure
 from .splits import load_split, save_split, split_hash
-from .training import TrainConfig, make_train_config, processes, train_detector
+from .stages import ROLES
+from .training import TrainConfig, make_train_config, processes
 
 # %% ../nbs/38_run.ipynb #7e6c81b0
 @configuration
@@ -206,10 +207,9 @@ def train(
     run, state = Run.of(save_dir), processes()
     if state.is_main_process:
         sweep(run.folder)
-    entries, validation = prepared.entries('train'), prepared.entries('validation')
-    detector, history, health = train_detector(config, cfg, entries, validation, run.folder, prepared.identities())
-    controls = train_controls(detector, cfg, entries, validation, run.folder)
-    calibrate(detector, prepared.clips('calibration'))
+    train_clips, validation, calibration = (prepared.clips(role) for role in ROLES)
+    detector, history, health = train_detector(config, cfg, train_clips, validation, calibration, run.folder)
+    controls = train_controls(detector, cfg, train_clips, validation, run.folder)
     if not state.is_main_process:
         return detector, history
     manifest, digests = prepared.manifest, prepared.digests()
@@ -223,7 +223,7 @@ def train(
         sentinels=health,
         manifest_hash=prepared.manifest_hash(),
         split_hash=split_hash(manifest),
-        training_clips=len(entries),
+        training_clips=len(train_clips),
         trained_on=trained_identities(manifest),
         trained_digests=trained_digests(manifest, digests),
     )

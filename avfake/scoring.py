@@ -24,11 +24,11 @@ from .evaluation import auc_table, audit_warnings, evaluate_results, threshold_o
 from .localisation import Localised, localisation_table, localise, partly_forged, plot_localisation
 from .media import FPS
 from .metadata import read_periods
+from .objectives import training_warnings
 from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves
 from .preparation import Prepared
 from .robustness import corrupted_scores, plot_robustness, robustness_table
 from .splits import split_hash
-from .training import training_warnings
 
 # %% ../nbs/37c_scoring.ipynb #8659039a
 SCORED = ('validation', 'calibration', 'test')  # splits that are scored by default

@@ -17,8 +17,8 @@ from reliability import FULL
 from avfake.cache import write_clip
 from avfake.checkpoint import load_tensors, save_tensors
 from avfake.detector import Detector, make_config
-from avfake.mouth import MouthClip
 from avfake.fitting import train_detector
+from avfake.mouth import MouthClip
 from avfake.objectives import SyncObjective
 from avfake.stages import Clips, train_sync
 from avfake.training import make_accelerator, make_train_config, processes

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .cache import extract_clips, rejected
 from .detector import DetectorConfig
+from .extraction import extract_clips, rejected
 from .identities import duplicate_notes, same_bytes, video_digests
 from .layouts import index_videos
 from .splits import apply_split, make_splits, split_hash, split_table

@@ -50,8 +50,8 @@ def mouth_squares(
     "Where the crop lies in each frame: carried by rigid points of the face, and the mouth's slowly moving place in it."
     rows = track.rows
     frames, shots = rows[:, :2].astype(int).T
-    seen = np.zeros(n, bool)
-    seen[frames] = True
+    looked_at = np.zeros(n, bool)
+    looked_at[frames] = True
     gap = np.diff(frames, append=n)
     holds = np.minimum(gap, cfg.follow_every - frames % cfg.follow_every)  # nobody looked again up to the next look
     face_detected = np.zeros(n, bool)
@@ -62,7 +62,7 @@ def mouth_squares(
     squares = np.full((n, 4), np.nan)
     for part in np.split(np.arange(len(frames)), np.where(broken[:-1])[0] + 1):
         times = np.arange(frames[part[0]], frames[part[-1]] + holds[part[-1]])
-        trust = np.where(seen[times], 1.0, 0.1)
+        trust = np.where(looked_at[times], 1.0, 0.1)
         squares[times] = _smooth_squares(times, frames[part], rows[part, 2:8], trust, cfg)
     return squares, face_detected
 

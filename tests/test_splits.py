@@ -106,6 +106,22 @@ def test_the_same_bytes_are_never_unseen_in_a_folder_scored_later(tmp_path):
     assert flagged.manifest.seen_identity.tolist() == [True, False]
 
 
+def test_another_folder_with_the_same_names_is_another_folder(tmp_path):
+    "In both there is real/p0/0.mp4: only where the bytes are those of training is the clip one of training's."
+    m = authentic()
+    digests = pd.Series([f'{i:016x}' + 48 * '0' for i in range(len(m))], m.path)
+    split = make_splits(m)
+    detector = SimpleNamespace(metadata=dict(trained_on=[], trained_digests=trained_digests(split, digests)))
+    detector.metadata['split_hash'] = save_split(split, Run(tmp_path).split, digests=digests)
+    names = table(m, digests.to_dict())
+    same = flag_trained(preparation.Prepared('.', m, names, None), detector, Run(tmp_path))
+    assert same.manifest.split.tolist() == split.split.tolist()
+    assert same.manifest.seen_identity.tolist() == split.split.isin(['train', 'validation']).tolist()
+    other = names.assign(digest=['f' * 64] * len(m))
+    other = flag_trained(preparation.Prepared('.', m, other, None), detector, Run(tmp_path))
+    assert set(other.manifest.split) == {'all'} and not other.manifest.seen_identity.any()
+
+
 def test_seen_identity_knows_every_target(tmp_path):
     "Fault 02: of several targets, 'id2;id1', none was compared with those trained on."
     rows = [forged('id9', 'id1'), forged('id9', 'id2;id1'), forged('id1', ''), forged('id9', 'id11;id2')]

@@ -23,7 +23,7 @@ from .pages import evaluation_body, write_page
 from .plots import plot_training_curves, save_figure
 from .preparation import Prepared, prepare
 from .scoring import Evaluation, measure
-from .splits import load_split, save_split, split_hash
+from .splits import apply_split, load_split, save_split, split_hash
 from .stages import ROLES
 from .training import TrainConfig, make_train_config, processes
 
@@ -191,8 +191,8 @@ def flag_trained(
     copies = trained_copies(manifest, prepared.digests(), metadata.get('trained_digests', []))
     split = pd.Series('all', manifest.index, dtype=object)
     if run.split.is_dir():
-        stored = run.read_split(detector)
-        split = manifest.path.map(dict(zip(stored.path, stored.split))).fillna('all').astype(object)
+        applied = apply_split(manifest, run.read_split(detector), prepared.digests())  # same name, other bytes: another
+        split = applied.manifest.split.replace('', 'all')
     prepared.manifest = manifest.assign(split=split, seen_identity=seen | copies)
     return prepared
 

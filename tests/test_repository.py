@@ -153,6 +153,12 @@ def test_readme_leaves_out_what_is_hidden_and_moves_links(tmp_path):
         render(tmp_path / 'nbs' / 'index.ipynb', tmp_path)
 
 
+@pytest.mark.parametrize('name', ['CONTRIBUTING.md', 'CHANGELOG.md'])
+def test_links_of_a_page_lead_somewhere(name):
+    targets = re.findall(r'\]\(([^)#:]+)\)', (ROOT / name).read_text(encoding='utf-8'))
+    assert not [o for o in targets if not (ROOT / o).exists()]
+
+
 # ---------------------------------------------------------------- what is in git
 
 

@@ -224,7 +224,8 @@ def compare(
     seed: int = SEED,
 ):
     "Compare two detectors on the clips that both have scored: AUC by group, the difference with its interval."
-    from avfake.evaluation import compare_detectors, read_results
+    from avfake.results import read_results
+    from avfake.tables import compare_detectors
 
     print(compare_detectors(read_results(first), read_results(second), split, seed=seed).round(3).to_string())
 

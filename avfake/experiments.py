@@ -33,11 +33,11 @@ from .cache import open_clip
 from .checkpoint import save_detector
 from .controls import stream_statistics
 from .detector import Detector, DetectorConfig
-from .evaluation import bootstrap_auc
 from .files import atomic_path
 from .fitting import train_detector
 from .forgeries import FORGERIES, make_forgeries
 from .identities import identities_of
+from .metrics import bootstrap_auc
 from .preparation import Prepared, prepare
 from .run import Run, evaluate, make_configs, train
 from .splits import make_splits

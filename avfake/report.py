@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 
 from .cache import MAX_SECONDS, StoredClip
 from .checkpoint import versions
+from .conformal import Threshold, p_value
 from .detector import ClipScore, Detector, score_extracted
-from .evaluation import Threshold, p_value, threshold_of
 from .extraction import extract_clip
 from .files import REASONS, MediaError
 from .media import FPS
 from .pages import data_url, render, settings_text, write_page
 from .plots import new_figure, plot_delay_distribution, plot_timeline, robust_limits
+from .results import threshold_of
 from .video import write_video
 
 # %% ../nbs/37_report.ipynb #42de5863

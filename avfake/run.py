@@ -15,16 +15,18 @@ from .checkpoint import load_detector, save_detector
 from .config import configuration, override
 from .controls import load_controls, save_controls, train_controls
 from .detector import Detector, DetectorConfig, make_config
-from .evaluation import auc_table, protocol_table, read_metrics, write_metrics, write_results
+from .evaluation import read_metrics, write_metrics
 from .files import atomic_path, file_digest, sweep
 from .fitting import train_detector
 from .identities import seen_identities, trained_copies, trained_digests, trained_identities
 from .pages import evaluation_body, write_page
 from .plots import plot_training_curves, save_figure
 from .preparation import Prepared, prepare
+from .results import write_results
 from .scoring import Evaluation, measure
 from .splits import apply_split, load_split, save_split, split_hash
 from .stages import ROLES
+from .tables import auc_table, protocol_table
 from .training import TrainConfig, make_train_config, processes
 
 # %% ../nbs/38_run.ipynb #7e6c81b0

@@ -20,15 +20,18 @@ from .checkpoint import versions
 from .controls import control_scores, measure_controls
 from .corruptions import CORRUPTIONS
 from .detector import ClipScore, Detector
-from .evaluation import auc_table, audit_warnings, evaluate_results, threshold_of
+from .evaluation import audit_warnings, evaluate_results
+from .evaluation_plots import plot_auc_by_group, plot_evaluation
 from .localisation import Localised, localisation_table, localise, partly_forged, plot_localisation
 from .media import FPS
 from .metadata import read_periods
 from .objectives import training_warnings
-from .plots import plot_auc_by_group, plot_evaluation, plot_training_curves
+from .plots import plot_training_curves
 from .preparation import Prepared
+from .results import threshold_of
 from .robustness import corrupted_scores, plot_robustness, robustness_table
 from .splits import split_hash
+from .tables import auc_table
 
 # %% ../nbs/37c_scoring.ipynb #8659039a
 SCORED = ('validation', 'calibration', 'test')  # splits that are scored by default
@@ -51,14 +54,14 @@ def score_table(
     for row in tqdm(usable.itertuples(), total=len(usable), desc='score', unit='clip', mininterval=5):
         clip = open_clip(row.entry)
         scored[row.path] = detector.score_clip(clip)
-        measured[row.path] = measure_controls(detector, clip, controls)
+        measured[row.path] = measure_controls(detector, clip, scored[row.path], controls)
     results = rows[COPIED].copy()
     for name in ('score', 'log_prob', 'sync_score', 'windows'):
         results[name] = rows.path.map({path: getattr(score, name) for path, score in scored.items()})
     results['windows'] = results.windows.fillna(0).astype(int)
     passed_over = 'split not scored: ' + rows.split.astype(str).replace('', 'came later')
     results['reason'] = rows.reason.where(rows.reason != '', passed_over).where(~rows.path.isin(scored), '')
-    return results, control_scores(measured, scored, controls, rows), scored
+    return results, control_scores(measured, rows), scored
 
 # %% ../nbs/37c_scoring.ipynb #e17ce18e
 def examples(

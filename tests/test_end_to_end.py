@@ -195,8 +195,8 @@ def test_run_notebook(trained):
     assert not kept.split.isin(['train', 'unused']).any() and not kept[kept.label == 1].split.ne('test').any()
     assert set(results.split) <= {'train', 'validation', 'calibration', 'test', 'unused'}
     check_groups(metrics['auc'])
-    assert (set(metrics['parts']), set(metrics['controls'])) == (ABLATIONS, CONTROLS)
-    for values in [*metrics['parts'].values(), *metrics['controls'].values()]:
+    assert (set(metrics['ablations']), set(metrics['controls'])) == (ABLATIONS, CONTROLS)
+    for values in [*metrics['ablations'].values(), *metrics['controls'].values()]:
         check_groups(values)
     text = (trained / 'executed.ipynb').read_text(encoding='utf-8')
     for reason in set(done['reasons'].values()):
@@ -236,7 +236,7 @@ def test_evaluate_all(finished):
     results, metrics = check_outputs(finished, finished / 'all', 'all')
     assert (results.label == 0).sum() > 18 and metrics['split'] == 'all'
     check_groups(metrics['auc'])
-    assert (set(metrics['parts']), set(metrics['controls'])) == (ABLATIONS, CONTROLS)
+    assert (set(metrics['ablations']), set(metrics['controls'])) == (ABLATIONS, CONTROLS)
     before = read_csv(finished / 'out' / 'detailed_results.csv').set_index('path').score.dropna()
     again = results.set_index('path').score[before.index]
     assert np.allclose(again, before, atol=1e-4), 'the saved detector scores otherwise than the one that was trained'

@@ -13,8 +13,8 @@ import torch
 
 import avfake.fitting as fitting
 from avfake.detector import Detector, make_config
-from avfake.evaluation import threshold_of
 from avfake.preparation import Prepared
+from avfake.results import threshold_of
 from avfake.splits import make_splits
 from avfake.stages import Clips
 from avfake.sync import SyncModel, WindowFeatures

@@ -13,10 +13,10 @@ import pytest
 import avfake.preparation as preparation
 import avfake.scoring as scoring
 from avfake.detector import make_config
-from avfake.evaluation import simulate_results
 from avfake.identities import trained_digests, trained_identities
 from avfake.metadata import TYPES
 from avfake.preparation import draw_split, prepare
+from avfake.results import simulate_results
 from avfake.run import Run, evaluate, flag_trained, prepare_for, summary
 from avfake.splits import SPLITS, save_split, split_hash
 

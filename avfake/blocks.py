@@ -124,7 +124,7 @@ def fold_norms(
     net: nn.Module,  # in eval mode
     example: Tensor,  # an input of it
 ) -> nn.Module:  # a copy that gives the same, to within rounding
-    "Multiply batch normalisations into the convolutions that they follow, as an example's way through the network shows."
+    "Multiply batch normalisations into the convolutions that they follow, as an example's way through shows."
     came_from, pairs = {}, []
     whole, like = net, example
     net = copy.deepcopy(whole).cpu().double()  # so that what differs is not rounding; GPUs of Apple have no float64

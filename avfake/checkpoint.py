@@ -89,7 +89,7 @@ def with_all_settings(
     saved: dict,  # setting -> value, under the names of today
     cls: type = DetectorConfig,
 ) -> dict:
-    "The same with the settings that it lacks, each as it was before it existed; raises `ValueError` where none says that."
+    "The same with the settings that it lacks, as they were before; raises `ValueError` where no value says that."
     complete = dict(saved)
     for field in fields(cls):
         if is_dataclass(field.type):

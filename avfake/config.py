@@ -107,7 +107,7 @@ def override(
 def read_flags(
     args: list[str],  # such as ['--max_shift', '10', '--vis_grey']
 ) -> dict:  # setting -> value
-    "Settings from flags: numbers, booleans, null and lists are read as JSON, anything else is text; a lone flag is true."
+    "Settings from flags: numbers, booleans, null and lists are read as JSON, all else is text; a lone flag is true."
     settings = {}
     rest = list(args)
     while rest:

@@ -105,7 +105,7 @@ class TrainWindows(Dataset):
         face_detected: np.ndarray,  # [n] bool
         rng: np.random.Generator,
     ) -> int:
-        "The first frame of a random window, where the face was found in most frames if there is such a place."
+        "The first frame of a random window, where the face was found in enough frames if there is such a place."
         length = self.readers.window.vis_num_frames
         with_face = np.convolve(face_detected[clip.first : clip.stop], np.ones(length), 'valid')
         enough = min(with_face.max(), self.readers.window.min_face_detected * length)
@@ -164,18 +164,18 @@ class ClipBatches(Sampler):
         shuffle: bool = True,
         drop_last: bool = True,
         identities: list | None = None,
-        share: tuple[int, int] = (1, 0),
+        part: tuple[int, int] = (1, 0),
     ):
         if identities is not None and len(identities) != dataset.n_clips:
             raise ValueError(f'{len(identities)} identities for {dataset.n_clips} clips')
-        if batch_size % share[0]:
-            raise ValueError(f'batch_size = {batch_size} cannot be divided among {share[0]} processes')
+        processes, process = part
+        if batch_size % processes:
+            raise ValueError(f'batch_size = {batch_size} cannot be divided among {processes} processes')
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.identities = identities
-        processes, process = share
         self.own = slice(batch_size * process // processes, batch_size * (process + 1) // processes)
 
     def __len__(self):
@@ -211,12 +211,12 @@ def make_loader(
     shuffle: bool = True,
     drop_last: bool = True,
     identities: list | None = None,  # identity of each clip, to bring clips of the same person together
-    share: tuple[int, int] = (1, 0),  # processes that divide each batch among them, and which of them this is
+    part: tuple[int, int] = (1, 0),  # processes that divide each batch among them, and which of them this is
 ) -> DataLoader:  # of batches: a dict as from the data set, with a batch axis in front
     "Call `dataset.set_epoch` before each epoch."
     if drop_last and batch_size > dataset.n_clips:
         raise ValueError(f'batch_size = {batch_size}, but there are only {dataset.n_clips} clips; lower it')
-    batches = ClipBatches(dataset, batch_size, shuffle, drop_last, identities, share)
+    batches = ClipBatches(dataset, batch_size, shuffle, drop_last, identities, part)
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -182,7 +182,7 @@ class Detector(nn.Module):
         sounds: Tensor,  # [B, N] logits of the negatives' sounds with this picture
         pictures: Tensor,  # [B, N] logits of the negatives' pictures with this sound
     ) -> Tensor:  # [B] nats, at most 0
-        "Log-probability of the own sound at about its own delay, and of the own picture, among their negatives; the mean."
+        "Mean log-probability of the own sound, at about its own delay, and of the own picture, among their negatives."
         apart = (torch.arange(delays.shape[1], device=delays.device) - delays.shape[1] // 2).abs()
         right = delays[:, apart <= self.cfg.sync_delay].logsumexp(1, keepdim=True)
         wrong = delays[:, apart > max(self.cfg.sync.ignored_delay, self.cfg.sync_delay)]

@@ -151,7 +151,7 @@ def train_sync(
         min(cfg.batch_size, len(train)),
         cfg.workers,
         identities=train.identities if grouped else None,
-        share=(state.num_processes, state.process_index),
+        part=(state.num_processes, state.process_index),
     )
     validation_loader = make_loader(
         TrainWindows(validation.entries, detector.sync.readers, cfg.seed + 1, 2),

@@ -217,7 +217,7 @@ class Reader:
         self,
         kept,  # from `load`
         starts: list[int],  # first frames of windows, counted from the first that is kept of the clip
-        context: int,  # frames beside the window, on each side, that sound needs to be heard at other delays; 0 for pictures
+        context: int,  # frames on each side that sound needs to be heard at other delays; 0 for pictures
     ) -> Tensor:  # [B, ...] what the encoder's `forward` takes
         "Windows."
         raise NotImplementedError

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from .cache import load_clip
 from .detector import Detector
+from .evaluation import binary_metrics
 from .forgeries import paste_mouth, swap_sound
 from .media import FPS, SAMPLES_PER_FRAME
 from .mouth import MouthClip, join_clips
@@ -143,9 +143,7 @@ def frame_labels(
 
 def _frame_auc(labels, anomaly):
     "AUC over the frames that are scored; None where they are all of one kind"
-    scored = np.isfinite(anomaly)
-    labels = labels[scored]
-    return float(roc_auc_score(labels, anomaly[scored])) if 0 < labels.sum() < len(labels) else None
+    return binary_metrics(anomaly[~labels], anomaly[labels])['auc']
 
 
 def measure_localisation(

@@ -18,15 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from .corruptions import AS_IT_IS, CORRUPTIONS, Condition, conditions, corrupt
 from .detector import Detector, score_file
+from .evaluation import binary_metrics, bootstrap_auc, threshold_of
 from .files import MediaError, atomic_path, file_digest
-from .metrics import bootstrap_auc
 from .plots import COLOURS, MARK, new_figure, save_figure, say
-from .results import threshold_of
 
 # %% ../nbs/35_robustness.ipynb #b6183519
 SCORE_COLUMNS = ('run', 'path', 'video', 'corruption', 'severity', 'level', 'score', 'reason')
@@ -139,16 +137,15 @@ def _row(scores, baseline, threshold, label, source):
     reference = baseline[label[baseline.index] == 0]
     spread = reference.std() if reference.notna().sum() > 1 else np.nan
     drift = ((authentic - baseline[authentic.index]) / (spread or np.nan)).dropna()
-    auc = np.nan
-    interval = None
-    if len(authentic) and len(forged):
-        auc = roc_auc_score(label[scored.index], scored)
-        interval = bootstrap_auc(authentic, forged, source[authentic.index], source[forged.index])
+    auc = binary_metrics(authentic, forged)['auc']
+    interval = (
+        bootstrap_auc(authentic, forged, source[authentic.index], source[forged.index]) if auc is not None else None
+    )
     auc_low, auc_high = interval or (np.nan, np.nan)
     median, lower_quartile, upper_quartile = authentic.quantile([0.5, 0.25, 0.75])
     drift_median, drift_low, drift_high = drift.quantile([0.5, 0.25, 0.75])
     return dict(
-        auc=auc,
+        auc=np.nan if auc is None else auc,
         auc_low=auc_low,
         auc_high=auc_high,
         median=median,

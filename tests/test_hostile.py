@@ -178,7 +178,7 @@ av.open = open_
 SCORE = """
 import torch
 from avfake.detector import Detector, make_config
-from avfake.report import write_reports
+from avfake.gallery import write_reports
 if __name__ == '__main__':
     import sys
     detector = Detector(make_config('small', ar_layers=1)).eval()

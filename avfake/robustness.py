@@ -22,9 +22,10 @@ from tqdm.auto import tqdm
 
 from .corruptions import AS_IT_IS, CORRUPTIONS, Condition, conditions, corrupt
 from .detector import Detector, score_file
-from .evaluation import binary_metrics, bootstrap_auc, threshold_of
 from .files import MediaError, atomic_path, file_digest
+from .metrics import binary_metrics, bootstrap_auc
 from .plots import COLOURS, MARK, new_figure, save_figure, say
+from .results import threshold_of
 
 # %% ../nbs/35_robustness.ipynb #b6183519
 SCORE_COLUMNS = ('run', 'path', 'video', 'corruption', 'severity', 'level', 'score', 'reason')

@@ -28,7 +28,7 @@ class Performance:
     "What the face does and where, mouth aside: it belongs to a clip"
 
     zoom: np.ndarray  # [n] scale
-    x: np.ndarray  # [n] offset in parts of the picture
+    x: np.ndarray  # [n] offset as a fraction of the picture
     y: np.ndarray
     roll: np.ndarray  # [n] degrees
     yaw: np.ndarray  # [n] fraction of the depth

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from .cache import load_clip
 from .detector import Detector
-from .evaluation import binary_metrics
 from .forgeries import paste_mouth, swap_sound
 from .media import FPS, SAMPLES_PER_FRAME
+from .metrics import binary_metrics
 from .mouth import MouthClip, join_clips
 from .plots import COLOURS, new_figure
 

@@ -130,7 +130,7 @@ def _forged_name(category, j, mouth, sound):
 
 
 def plan_demo(
-    settings: DemoSettings | None = None,  # the usual ones if None
+    settings: DemoSettings | None = None,  # the defaults if None
 ) -> list:  # of (category, name of the file, Recipe)
     "The list of clips. Mouths and sounds of a person's forgeries are those of the authentic clips in another order"
     s = settings or DemoSettings()

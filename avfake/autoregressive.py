@@ -88,8 +88,8 @@ class Whitening(nn.Module):
             raise ValueError(f'whitening needs at least two finite feature vectors, got {moments.count}')
         values, vectors = torch.linalg.eigh(moments.covariance)
         values = values.clamp(min=max(floor * values.max().item(), 1e-12))
-        self.mean.copy_(moments.mean)
-        self.matrix.copy_(vectors / values.sqrt())
+        self.mean.copy_(moments.mean.float())
+        self.matrix.copy_((vectors / values.sqrt()).float())
         return self
 
     def forward(

@@ -166,7 +166,7 @@ def fit_reference(
             moments.add(torch.stack([windows['density'].mean(1), windows['sync_log_prob']], 1))
     moments = moments_of_all(moments)
     std = torch.maximum(moments.std, torch.tensor(MIN_STD, dtype=torch.float64))
-    detector.reference.copy_(torch.stack([moments.mean, std], 1))
+    detector.reference.copy_(torch.stack([moments.mean, std], 1).float())
     record_fit(detector, 'reference', clips)
 
 # %% ../nbs/27_fitting.ipynb #70960382

@@ -188,6 +188,9 @@ class WindowStore:
         state = processes()
         self.shape = shape
         self.paths = [Path(folder) / f'{name}-{i}.windows' for i in range(state.num_processes)]
+        if state.is_main_process:  # a run that was killed had perhaps more processes
+            for path in set(Path(folder).glob(f'{name}-*.windows')) - set(self.paths):
+                path.unlink()
         self.own = self.paths[state.process_index]
         self.writer = open(self.own, 'wb')
         self.written = 0

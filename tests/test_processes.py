@@ -43,6 +43,7 @@ QUICK = make_train_config(
     epochs=4,
     density_epochs=2,
     batch_size=8,
+    accumulation=5,  # of 12 batches an epoch: steps of 5, 5 and 2
     learning_rate=5e-4,
     augment=False,
     workers=0,

@@ -12,6 +12,7 @@ import pytest
 
 from avfake.extraction import extract_clips, rejected
 from avfake.files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
+from avfake.results import check_results, read_results, simulate_results, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 255  # bytes of a name, on Linux and macOS
@@ -121,3 +122,12 @@ def test_tables_hold_names_that_are_no_utf8(tmp_path):
     assert dict(zip(table.path, table.reason)) == {'nowhere.mp4': 'missing', LATIN: 'unreadable'}
     assert table.frames.dtype == float and table.frames.isna().all()
     assert set(rejected(table).example) == {'nowhere.mp4', LATIN}
+
+
+def test_results_hold_names_that_are_no_utf8(tmp_path):
+    results = simulate_results()
+    results['path'] = results.path.astype(object)
+    results.loc[results.index[0], 'path'] = LATIN
+    again = read_results(write_results(results, tmp_path / 'results.csv'))
+    assert again.path.iloc[0] == LATIN
+    pd.testing.assert_frame_equal(again, check_results(results), check_dtype=False)

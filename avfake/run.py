@@ -117,11 +117,7 @@ class Run:
             raise FileNotFoundError(
                 f'{self.folder}: holds no {self.metrics.name}; run avfake evaluate, or make run, first'
             )
-        metrics = read_metrics(self.metrics)
-        counts = metrics['counts']
-        if 'left_out' in counts:  # as an earlier version called it
-            counts['rejected'] = counts.pop('left_out')
-        return metrics
+        return read_metrics(self.metrics)
 
     def figures(self) -> dict[str, Path]:  # heading -> file
         "Where the figures of an evaluation lie."

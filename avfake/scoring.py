@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORED', 'COPIED', 'score_table', 'examples', 'sample_clips', 'localise_clips', 'Evaluation', 'describe',
-           'calibration_notes', 'unseen', 'measure', 'add_localisation', 'add_robustness']
+           'threshold_notes', 'measure', 'add_localisation', 'add_robustness']
 
 # %% ../nbs/37c_scoring.ipynb #e0603227
 from dataclasses import asdict, dataclass, field
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from .cache import open_clip
 from .checkpoint import versions
+from .conformal import Threshold
 from .controls import control_scores, measure_controls
 from .corruptions import CORRUPTIONS
 from .detector import ClipScore, Detector
@@ -28,7 +29,7 @@ from .metadata import read_periods
 from .objectives import training_warnings
 from .plots import plot_training_curves
 from .preparation import Prepared
-from .results import threshold_of
+from .results import rows_of_split, threshold_of
 from .robustness import corrupted_scores, plot_robustness, robustness_table
 from .splits import split_hash
 from .tables import auc_table
@@ -158,36 +159,15 @@ def describe(
     )
 
 
-def calibration_notes(
-    detector: Detector,
-    results: pd.DataFrame,  # rows that are evaluated
+def threshold_notes(
+    threshold: Threshold | None,  # from `threshold_of`
 ) -> list[str]:
-    "Which clips the threshold comes from, in sentences."
-    if not len(detector.calibration):
+    "Which clips the threshold comes from, and what they do not support."
+    if threshold is None:
         return ['The detector is not calibrated: it has no threshold']
-    record = detector.metadata.get('fitted', {}).get('calibration')
-    if record is None:
-        notes = [
-            f'The checkpoint does not say which {len(detector.calibration)} clips its threshold comes from: '
-            'older versions added those of validation where there were fewer than 20 of calibration'
-        ]
-    else:
-        notes = [
-            f'The threshold comes from {record["clips"]} clips of {record["identities"]} identities in the calibration '
-            'split, to which nothing else was fitted'
-        ]
-    own = int(((results.split == 'calibration') & (results.label == 0) & results.score.notna()).sum())
-    if own:
-        notes.append(f'{own} of the authentic clips here are of the calibration split, which the threshold comes from')
-    return notes
-
-
-def unseen(
-    rows: pd.DataFrame,  # of a results table
-) -> pd.DataFrame:
-    "Without authentic clips of people that the detector was trained on, unless there are no others."
-    others = rows[(rows.label == 1) | ~rows.seen_identity.astype(bool)]
-    return others if (others.label == 0).any() else rows
+    source = f'{threshold.n_calibration} authentic clips of {threshold.n_identities} identities'
+    role = f', of the {threshold.role} split' if threshold.role else ''
+    return [f'The threshold comes from {source}{role}', *(c[:1].upper() + c[1:] for c in threshold.caveats)]
 
 
 def measure(
@@ -204,16 +184,16 @@ def measure(
 ) -> Evaluation:
     "Score and measure; writes no result, and raises nothing for videos that cannot be scored."
     results, control, scored = score_table(detector, prepared, None if split == 'all' else SCORED, controls)
-    rows = results if split == 'all' else results[results.split == split]
+    rows, _ = rows_of_split(results, split)
     threshold = threshold_of(detector, false_alarm)
     what = describe(detector, prepared, seed)
     metrics = evaluate_results(results, control, threshold, split, seed=seed, meta=what)
     metrics['warnings'] = audit_warnings(metrics) + training_warnings(detector.metadata.get('sentinels', {}))
-    metrics['notes'] += [*calibration_notes(detector, rows), *prepared.notes]
+    metrics['notes'] += [*threshold_notes(threshold), *prepared.notes]
     found = Evaluation(results, metrics, scored, control)
     found.figures['Scores'] = plot_evaluation(results, metrics, examples(rows, scored))
     found.figures['Controls'] = plot_auc_by_group(metrics)
-    rows = unseen(rows[rows.score.notna()])
+    rows = rows[rows.score.notna()]
     if corrupted:
         add_robustness(found, detector, prepared, sample_clips(rows, corrupted, seed), seed, threshold, work_dir)
     if localisation:
@@ -255,7 +235,7 @@ def add_robustness(
     prepared: Prepared,
     videos: pd.DataFrame,  # rows of the results that are corrupted
     seed: int = 0,
-    threshold=None,
+    threshold: Threshold | None = None,
     work_dir: Path | None = None,
 ):
     "Measure what corruption does, or note why that cannot be measured."

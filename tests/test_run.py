@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import avfake.preparation as preparation
 import avfake.scoring as scoring
@@ -24,6 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 # ---------------------------------------------------------------- a folder, a stub of its extraction, and of a detector
+
+
+CALIBRATION = torch.arange(16.0)
 
 
 def touch(path: Path):
@@ -66,7 +70,9 @@ def trained_in(run: Run, prepared, seed: int):
     digest = save_split(manifest, run.split, seed, digests=digests)
     metadata = dict(split_hash=digest, seed=seed, trained_on=trained_identities(manifest))
     metadata['trained_digests'] = trained_digests(manifest, digests)
-    return SimpleNamespace(cfg=make_config('small'), metadata=metadata, calibration=np.arange(99.0))
+    return SimpleNamespace(
+        cfg=make_config('small'), metadata=metadata, calibration=CALIBRATION, calibration_identities=CALIBRATION % 9
+    )
 
 
 @pytest.fixture
@@ -223,7 +229,6 @@ def measured(monkeypatch, trained):
     silence = dict(silence=pd.Series(np.arange(len(results), dtype=float), results.path))
     given = SimpleNamespace(results=results, controls=silence)
     monkeypatch.setattr(scoring, 'score_table', lambda *_: (given.results, given.controls, scored))
-    monkeypatch.setattr(scoring, 'threshold_of', lambda *_: None)
     curves = pd.DataFrame([dict(corruption='blur', severity=s, auc=0.123 + s / 1000) for s in (0, 1)])
     monkeypatch.setattr(scoring, 'corrupted_scores', lambda *_: None)
     monkeypatch.setattr(scoring, 'robustness_table', lambda *_: curves)
@@ -258,29 +263,29 @@ def test_nothing_of_an_earlier_evaluation_is_shown(measured, trained, tmp_path):
 
 def test_no_control_comes_near_is_said_only_where_one_was_measured(measured, trained, tmp_path):
     "Fault 06: the page of an evaluation without forged clips and without controls said that none came near."
-    sentence = 'No control comes near the detector.'
+    sentence = 'no control comes near the detector'
     evaluate(trained.detector, trained.prepared, tmp_path)
     assert sentence in Run(tmp_path).page.read_text()
     measured.controls = {}
     evaluate(trained.detector, trained.prepared, tmp_path)
     page = Run(tmp_path).page.read_text()
-    assert sentence not in page and 'No control was measured.' in page
+    assert sentence not in page and 'No control was measured' in page
     measured.results = measured.results[measured.results.label == 0]
     evaluate(trained.detector, trained.prepared, tmp_path)
     page = Run(tmp_path).page.read_text()
-    assert sentence not in page and 'AUC undefined' in page
+    assert sentence not in page and 'Nothing was compared' in page
 
 
 def test_page_and_summary_say_which_clips_the_threshold_comes_from(measured, trained, tmp_path):
     "Fault 07: 32 validation clips counted as calibration clips, and nothing said so."
-    trained.detector.metadata['fitted'] = dict(calibration=dict(role='calibration', clips=16, identities=2))
+    trained.detector.metadata['fitted'] = dict(calibration=dict(role='calibration', clips=16, identities=9))
     evaluate(trained.detector, trained.prepared, tmp_path)
-    sentence = 'The threshold comes from 16 clips of 2 identities in the calibration split'
+    sentence = 'The threshold comes from 16 authentic clips of 9 identities, of the calibration split'
     assert sentence in summary(tmp_path) and sentence in Run(tmp_path).page.read_text()
     assert json.loads(Run(tmp_path).metrics.read_text())['calibration']['clips'] == 16
     del trained.detector.metadata['fitted']  # a checkpoint of an older version
     evaluate(trained.detector, trained.prepared, tmp_path)
-    assert 'does not say which 99 clips its threshold comes from' in summary(tmp_path)
+    assert 'validation clips, which training has used, may be among them' in summary(tmp_path)
 
 
 def test_what_is_said_of_the_split_stands_in_the_evaluation(measured, trained, folder, tmp_path):

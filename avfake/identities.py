@@ -58,7 +58,7 @@ def same_bytes(
 
 def duplicate_notes(
     same: pd.DataFrame,  # from `same_bytes`
-    most_named: int = 5,  # groups of copies that are named; the others are counted
+    max_named: int = 5,  # groups of copies that are named; the others are counted
 ) -> list[str]:
     "What to say of copies: which files they are, and which of them contradict each other."
     notes = []
@@ -68,10 +68,10 @@ def duplicate_notes(
     ):
         groups = [list(rows.path) for _, rows in same[same.conflict == conflict].groupby('digest')]
         groups.sort()
-        notes += [f'{", ".join(paths)} {consequence}' for paths in groups[:most_named]]
-        if len(groups) > most_named:
+        notes += [f'{", ".join(paths)} {consequence}' for paths in groups[:max_named]]
+        if len(groups) > max_named:
             notes.append(
-                f'{len(groups) - most_named:,} further videos stand there under several names and {consequence}'
+                f'{len(groups) - max_named:,} further videos stand there under several names and {consequence}'
             )
     return notes
 

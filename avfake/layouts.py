@@ -342,6 +342,6 @@ def index_videos(
         raise ValueError(f'no authentic video in {str(data_dir)!r}; found {found} ({_LAYOUT_HELP})')
     files = files.assign(seen_identity=False)[list(COLUMNS)].sort_values('path', ignore_index=True)
     report.videos = len(files)
-    report.people = files.source.nunique()
+    report.identities = files.source.nunique()
     report.classes = {c: int(n) for c, n in files.category.value_counts().sort_index().items()}
     return files, report

@@ -42,7 +42,7 @@ class IndexReport:
     layout: str = ''  # the name of the layout that was read
     videos: int = 0  # rows of the manifest
     classes: dict = field(default_factory=dict)  # category -> videos
-    people: int = 0  # identities
+    identities: int = 0
     rows: int = 0  # well-formed rows of the metadata
     malformed_rows: int = 0  # rows without a path, of another number of fields, or that contradict themselves
     duplicate_rows: int = 0  # further rows for the same file
@@ -57,7 +57,7 @@ class IndexReport:
     notes: list = field(default_factory=list)  # sentences about single files
 
     def __str__(self):
-        lines = [f'{self.layout} layout: {self.videos:,} videos of {self.people:,} identities']
+        lines = [f'{self.layout} layout: {self.videos:,} videos of {self.identities:,} identities']
         lines += [f'  {n:>7,} {name}' for name, n in self.classes.items()]
         notes = [f'{getattr(self, k):,} {v}' for k, v in _NOTES.items() if getattr(self, k)]
         notes += [f'{n:,} skipped: {k}' for k, n in self.skipped.items()]

@@ -16,8 +16,9 @@ from .detector import DetectorConfig
 from .extraction import extract_clips, rejected
 from .identities import duplicate_notes, same_bytes, video_digests
 from .layouts import index_videos
-from .splits import apply_split, make_splits, split_hash, split_table
+from .splits import make_splits, split_table
 from .stages import Clips
+from .stored_splits import apply_split, split_hash
 from .synthetic import make_demo
 from .training import processes
 

@@ -24,8 +24,8 @@ from .plots import plot_training_curves, save_figure
 from .preparation import Prepared, prepare
 from .results import write_results
 from .scoring import Evaluation, measure
-from .splits import apply_split, load_split, save_split, split_hash
 from .stages import ROLES
+from .stored_splits import apply_split, load_split, save_split, split_hash
 from .tables import auc_table, protocol_table
 from .training import TrainConfig, make_train_config, processes
 

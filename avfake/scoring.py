@@ -31,7 +31,7 @@ from .plots import plot_training_curves
 from .preparation import Prepared
 from .results import rows_of_split, threshold_of
 from .robustness import corrupted_scores, plot_robustness, robustness_table
-from .splits import split_hash
+from .stored_splits import split_hash
 from .tables import auc_table
 
 # %% ../nbs/37c_scoring.ipynb #8659039a

@@ -19,7 +19,8 @@ from avfake.metadata import TYPES
 from avfake.preparation import draw_split, prepare
 from avfake.results import simulate_results
 from avfake.run import Run, evaluate, flag_trained, prepare_for, summary
-from avfake.splits import SPLITS, save_split, split_hash
+from avfake.splits import SPLITS
+from avfake.stored_splits import save_split, split_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 

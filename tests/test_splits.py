@@ -12,7 +12,8 @@ from avfake.identities import same_bytes, seen_identities, trained_copies, train
 from avfake.metadata import TYPES, IndexReport
 from avfake.preparation import draw_split
 from avfake.run import Run, flag_trained
-from avfake.splits import apply_split, check_splits, load_split, make_splits, save_split, split_hash
+from avfake.splits import check_splits, make_splits
+from avfake.stored_splits import apply_split, load_split, save_split, split_hash
 
 
 def authentic(people: int = 20, clips: int = 4) -> pd.DataFrame:
@@ -67,7 +68,7 @@ def test_copies_of_few_people_stay_together():
         check_splits(split)
         assert sides(split, copies) == 1
     joined = {m.path[0]: 'same', m.path[12]: 'same'}
-    with pytest.raises(ValueError, match='1 person.*counted as one.*p0/0.mp4.*p1/0.mp4'):
+    with pytest.raises(ValueError, match='1 identity.*counted as one.*p0/0.mp4.*p1/0.mp4'):
         make_splits(m, digests=video_digests(table(m, joined)))
 
 

@@ -29,6 +29,7 @@ from .cache import open_clip
 from .checkpoint import load_tensors, read_state, save_tensors
 from .config import override
 from .detector import ClipScore, Detector, DetectorConfig
+from .encoders import ENCODERS, FeatureAudio, FeatureVisual, StreamConfig
 from .fitting import fit_detector
 from .stages import Clips
 from .training import TrainConfig, processes
@@ -78,9 +79,9 @@ class FittingSet:
         quiet = not processes().is_main_process
         vectors = dict(audio_only=[], video_only=[])
         for i in tqdm(chosen, desc='controls', mininterval=5, leave=False, disable=quiet):
-            said = stream_statistics(self.detector, open_clip(self.train.entries[i]))
+            statistics = stream_statistics(self.detector, open_clip(self.train.entries[i]))
             for name, rows in vectors.items():
-                rows.append(said[name])
+                rows.append(statistics[name])
         return {name: np.stack(rows) for name, rows in vectors.items()}
 
 
@@ -239,8 +240,12 @@ def modality(name: str) -> Fit:
 
 # %% ../nbs/28_controls.ipynb #ee831c3e
 def from_scratch(config: DetectorConfig) -> DetectorConfig:
-    "The same detector, its streams to start from random weights"
-    return override(config, vis_pretrained=False, aud_pretrained=False, vis_frozen=False)
+    "The same detector, its streams to start from random weights; what reads a trained network's features is replaced"
+    changes = dict(vis_pretrained=False, aud_pretrained=False, vis_frozen=False)
+    for name in ('vis_encoder', 'aud_encoder'):
+        if issubclass(ENCODERS[getattr(config.streams, name)], (FeatureVisual, FeatureAudio)):
+            changes[name] = getattr(StreamConfig(), name)
+    return override(config, **changes)
 
 
 def fit_random_features(clips: FittingSet) -> Detector:

@@ -198,8 +198,8 @@ def fitted_to(
     rows: pd.DataFrame,  # rows of the results table
 ) -> pd.Series:  # bool, a row a video
     "Clips that something of the detector was fitted to, copies of them, and all clips of the identities filmed in them"
-    known = rows.split.isin(FITTED_ROLES) | (seen_in_training(rows) & (rows.label == 0))
-    return known | rows.source.isin(set(rows.source[known]) - {''})
+    fitted = rows.split.isin(FITTED_ROLES) | (seen_in_training(rows) & (rows.label == 0))
+    return fitted | rows.source.isin(set(rows.source[fitted]) - {''})
 
 
 def rows_of_split(

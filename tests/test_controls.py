@@ -86,6 +86,15 @@ def test_random_features_ask_for_no_published_weights(monkeypatch, tmp_path):
     assert trained == [random]
 
 
+def test_random_features_are_not_those_of_a_network_that_others_have_trained(monkeypatch):
+    "Fault 17, of encoders that read the features of a frozen network."
+    toy = type('Toy', (encoders.FeatureAudio,), dict(features=None))
+    monkeypatch.setitem(encoders.ENCODERS, 'toy', toy)
+    config = make_config('small', aud_encoder='toy')
+    assert C.from_scratch(config).streams.aud_encoder == 'log_mel'
+    assert C.from_scratch(make_config('small')) == make_config('small')
+
+
 def test_a_gaussian_of_features_gives_the_distance():
     rng = np.random.default_rng(0)
     train = rng.normal(size=(20_000, 3)) * [1, 10, 0.1] + [5, 0, -5]

@@ -225,7 +225,9 @@ def test_the_demo_has_enough_calibration_clips_for_5_percent():
     for seed in range(5):
         split = make_splits(manifest, seed=seed)
         n = ((split.split == 'calibration') & (split.label == 0)).sum()
-        detector = SimpleNamespace(calibration=torch.arange(float(n)), calibration_identities=torch.arange(n) // 8)
+        scores = torch.arange(float(n))
+        whose = torch.arange(n) // 8
+        detector = SimpleNamespace(calibration=scores, calibration_identities=whose, metadata={})
         assert threshold_of(detector, 0.05).supported
 
 

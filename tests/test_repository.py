@@ -263,6 +263,30 @@ def test_modules_import_only_lower_numbers():
     ) == ['a', 'b', 'd', 'f', 'g']
 
 
+def test_ruff_finds_nothing():
+    "Formatting and lint of notebooks and tests; `make format` does the first and says the second."
+    for command in (['format', '--check', '--quiet'], ['check', '--quiet']):
+        run(sys.executable, '-m', 'ruff', *command, '--no-cache', 'nbs', 'tests', 'setup.py', cwd=ROOT)
+
+
+LONGEST_MODULE = 400  # lines that a notebook exports
+LONGEST_FUNCTION = 60
+
+
+def test_modules_and_functions_are_short():
+    long = []
+    for path in sorted((ROOT / 'avfake').glob('*.py')):
+        if path.stem == '_modidx':  # an index, which nobody reads
+            continue
+        source = path.read_text(encoding='utf-8')
+        if (n := len(source.splitlines())) > LONGEST_MODULE:
+            long.append(f'{path.name}: {n} lines')
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and (n := node.end_lineno - node.lineno + 1) > LONGEST_FUNCTION:
+                long.append(f'{path.name}: {node.name} has {n} lines')
+    assert not long
+
+
 def test_run_notebook_keeps_its_parameters_tag():
     "Without it papermill puts what the user gave above the defaults, which then overwrite it without a word."
     notebook = ROOT / 'nbs' / 'run.ipynb'

@@ -71,7 +71,6 @@ def plot_score_histograms(
         ax.axhline(shelf, color='.7', lw=0.8)
     if threshold is not None:
         ax.axvline(threshold, color=MARK, ls='--', lw=1.2, label=f'threshold {threshold:.3g}')
-    if threshold is not None:
         ax.legend(loc='upper right', fontsize=9)
     ax.set_yticks(
         np.arange(len(groups)) + 0.4, [f'{name}\n{len(scores)} clips' for name, scores in reversed(groups.items())]

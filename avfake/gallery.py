@@ -32,7 +32,7 @@ def videos_of(
         yield from inside or [path]
 
 
-COLUMNS = ['', 'video', 'verdict', 'anomaly', 'p', 'sound']  # of the page of many videos
+COLUMNS = ['', 'video', 'verdict', 'anomaly', 'p', 'delay']  # of the page of many videos
 
 
 def table_cells(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .files import atomic_path
 from .identities import seen_identities, trained_copies, trained_digests, trained_identities
-from .layouts import COLUMNS
+from .layouts import COLUMNS, complete
 from .splits import default_fractions
 
 # %% ../nbs/19_stored_splits.ipynb #e18735b1
@@ -46,7 +46,7 @@ def save_split(
     )
     known = '' if digests is None else manifest.path.map(digests).fillna('')
     with atomic_path(folder / 'split.csv') as temporary:
-        manifest[list(COLUMNS)].assign(digest=known).to_csv(temporary, index=False)
+        complete(manifest).assign(digest=known).to_csv(temporary, index=False)
     with atomic_path(folder / 'split.json') as temporary:
         temporary.write_text(json.dumps(facts, indent=1))
     return digest
@@ -58,9 +58,8 @@ def load_split(
     "Read a stored split; raises `ValueError` if it was changed since."
     types = dict.fromkeys((*COLUMNS, 'digest'), str) | dict(label=int, seen_identity=bool)  # 007 stays what it is
     stored = pd.read_csv(Path(folder) / 'split.csv', dtype=types, keep_default_na=False)
-    for column in ('periods', 'digest'):
-        if column not in stored:
-            stored[column] = ''  # stored before there was such a column
+    missing = {c: '' for c in ('periods', 'audio', 'world', 'digest') if c not in stored}
+    stored = stored.assign(**missing)  # stored before there were such columns
     digest = json.loads((Path(folder) / 'split.json').read_text())['hash']
     if split_hash(stored) != digest:
         raise ValueError(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ReadClip', 'read_clip', 'ReadClips', 'TrainWindows', 'identity_order', 'ClipBatches', 'one_thread', 'make_loader',
-           'clip_windows']
+           'batches_of', 'clip_windows']
 
 # %% ../nbs/25_data.ipynb #07d5bb5e
 import math
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .cache import StoredClip, open_clip
 from .mouth import MouthClip
-from .windows import Readers, TrimmedClip, valid_shifts, window_starts
+from .windows import Readers, TrimmedClip, allowed_starts, valid_shifts, window_starts
 
 # %% ../nbs/25_data.ipynb #3e2026e7
 @dataclass
@@ -228,23 +228,42 @@ def make_loader(
     )
 
 # %% ../nbs/25_data.ipynb #2f9e3dd7
+def batches_of(
+    starts: list[int],  # of windows, ascending
+    size: int,  # windows in a batch, at most
+    gap: int,  # frames between two windows beyond which they are not read together
+) -> Iterator[list[int]]:
+    "Windows to be read together: what lies between those of a batch is read, too, and may be long."
+    batch = []
+    for start in starts:
+        if batch and (len(batch) == size or start - batch[-1] > gap):
+            yield batch
+            batch = []
+        batch.append(start)
+    if batch:
+        yield batch
+
+
 def clip_windows(
     clip: StoredClip | MouthClip | Path | str,  # or the path of a cache entry
     readers: Readers,  # of both encoders
     stride: int = 4,  # frames between windows
     context: int | None = None,  # frames of sound on each side; `max_shift` if None
     batch_size: int = 16,
+    allowed: np.ndarray | None = None,  # [n] bool, frames that a window may hold; all if None
 ) -> Iterator[dict]:  # starts [B], video and audio [B, ...] as the encoders take them, valid [B, 2*context + 1]
-    "Sliding windows over a clip, in batches; `starts` count frames of the whole clip."
+    "Sliding windows in batches, where the place of the mouth is known; `starts` count frames of the whole clip."
     window = readers.window
     clip = open_clip(clip) if isinstance(clip, Path | str) else clip
     if clip.n_frames < window.vis_num_frames:
         raise ValueError(f'{clip.n_frames} frames, but a window holds {window.vis_num_frames}')
     context = window.max_shift if context is None else context
     read = read_clip(clip, readers)
+    known = clip.mouth_known() if isinstance(clip, StoredClip) else clip.mouth_known
+    allowed = known if allowed is None else known & allowed
     starts = window_starts(read.first, read.stop, window.vis_num_frames, stride)
-    for i in range(0, len(starts), batch_size):
-        some = starts[i : i + batch_size]
+    starts = allowed_starts(starts, window.vis_num_frames, allowed)
+    for some in batches_of(starts, batch_size, window.vis_num_frames):
         inside = [start - read.first for start in some]
         yield dict(
             starts=torch.tensor(some),

@@ -244,14 +244,17 @@ class Detector(nn.Module):
         clip: MouthClip | StoredClip | Path,  # or the path of a cache entry
         stride: int | None = None,  # frames between windows; `score_stride` if None
         batch_size: int = 32,
+        allowed: np.ndarray | None = None,  # [n] bool, frames that a window may hold; all if None
     ) -> Iterator[dict[str, Tensor]]:  # starts, log_prob, sync_log_prob [B], density, cosine [B, F], delay_prob
         "What is known of a clip's windows, in order, as many at a time as have all their neighbours; keeps no more."
         self.eval()
         stride = stride or self.cfg.score_stride
-        batches = self.sync.windows(clip, stride, self.cfg.sync.max_delay, self.sequence_delay, batch_size)
+        batches = self.sync.windows(clip, stride, self.cfg.sync.max_delay, self.sequence_delay, batch_size, allowed)
         pending = None  # windows that are not handed out, and their neighbours
         last = -1  # first frame of the last window that was handed out
         for batch in chain(batches, [None]):
+            if batch is None and pending is None:
+                return  # no window at all
             if batch is not None:
                 new = dict(starts=batch.starts, **self(batch))
                 pending = new if pending is None else {k: torch.cat([pending[k], new[k]]) for k in new}
@@ -280,15 +283,17 @@ class Detector(nn.Module):
         self,
         clip: MouthClip | StoredClip,  # mouth crops and sound
         batch_size: int = 32,
+        allowed: np.ndarray | None = None,  # [n] bool, frames that are judged; all if None
     ) -> 'ClipScore':
-        "Score a clip by sliding windows; raises `MediaError` ('too short') when it is shorter than one window."
+        """Score a clip by sliding windows where the mouth's place is known. Raises `MediaError`: 'too short' when it is
+        shorter than one window, 'no face' when the mouth is nowhere known for as long as that."""
         length, n = self.cfg.window.vis_num_frames, clip.n_frames
         if n < length:
             raise MediaError(getattr(clip, 'path', ''), 'too short', f'{n} frames, {length} are needed')
         names = ('log_prob', 'density', 'sync_log_prob', 'cosine')
         sums, count = torch.zeros(len(names), n), torch.zeros(n)
         delay_prob, windows = torch.zeros(self.cfg.sync.n_delays), 0
-        for batch in self.windows(clip, self.cfg.stride_of(n), batch_size):
+        for batch in self.windows(clip, self.cfg.stride_of(n), batch_size, allowed):
             batch = {k: x.cpu() for k, x in batch.items()}
             delay_prob += batch['delay_prob'].sum(0)
             windows += len(batch['starts'])
@@ -297,13 +302,15 @@ class Detector(nn.Module):
             for i, start in enumerate(batch['starts'].tolist()):
                 sums[:, start : start + length] += frames[:, i]
                 count[start : start + length] += 1
+        if not windows:
+            raise MediaError(getattr(clip, 'path', ''), 'no face', f'seen nowhere for {length} frames on end')
         per_frame = torch.where(count > 0, sums / count, float('nan')).numpy()
         return ClipScore(*per_frame, delay_prob=(delay_prob / windows).numpy(), windows=windows)
 
 # %% ../nbs/31_detector.ipynb #e4b7808d
 @dataclass
 class ClipScore:
-    "What a detector says of one clip. A frame of silence at either end has no value (NaN)."
+    "What a detector says of one clip. A frame of silence at either end, or without a mouth, has no value (NaN)."
 
     frame_log_prob: np.ndarray  # [n] pooled log p of picture and sound, in standard deviations of authentic clips
     density: np.ndarray  # [n] log p of the picture given its past, nats a dimension

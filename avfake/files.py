@@ -31,7 +31,7 @@ REASONS = {
     'too long': 'this is more than can be judged at once; cut out the minutes in question',
     'too large': 'the picture has more pixels than are decoded; scale it down first',
     'no face': 'too few frames show a face; give a clip in which the speaker is seen',
-    'several people': 'several people are seen, none of them in half of the frames; judge each with --faces all, or cut out one',
+    'several people': 'several people, none of them seen in half of the frames; use --faces all, or cut out one',
     'silent': 'the sound track holds no sound; give a clip in which the speaker is heard',
     'unwritable': 'the video could not be written; check the folder, the free space and the name of the codec',
     'decoder crash': 'the process that read it died; convert the file to mp4, or give the machine more memory',

@@ -10,6 +10,7 @@ __all__ = ['SyncConfig', 'align_audio', 'Fusion', 'WindowFeatures', 'SyncModel',
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -161,11 +162,12 @@ class SyncModel(nn.Module):
         max_delay: int = 0,  # frames, on each side, at which the sound is heard
         needed: int = 0,  # delays up to this are given even where no window of a batch can hear them
         batch_size: int = 16,
+        allowed: np.ndarray | None = None,  # [n] bool, frames that a window may hold; all if None
     ) -> Iterator[WindowFeatures]:
         "Features of the windows that slide over a clip, in batches; what overlapping windows share is read once."
         delays = torch.arange(-max_delay, max_delay + 1)
         device = self.log_scale.device
-        for batch in clip_windows(clip, self.readers, stride, max_delay, batch_size):
+        for batch in clip_windows(clip, self.readers, stride, max_delay, batch_size, allowed):
             used = batch['valid'].any(0) | (delays.abs() <= needed)  # a short clip allows few
             video, sound, starts = (batch[k].to(device) for k in ('video', 'audio', 'starts'))
             visual, audio = self.embed(video, sound, delays[used], starts=starts)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEL_PER_FRAME', 'LEVEL', 'WindowConfig', 'frame_energy', 'trim_silence', 'loud_stretch', 'TrimmedClip', 'stretch_of',
-           'crops_of', 'Reader', 'Readers', 'ClipFeatures', 'window_starts', 'valid_shifts']
+           'crops_of', 'Reader', 'Readers', 'ClipFeatures', 'window_starts', 'allowed_starts', 'valid_shifts']
 
 # %% ../nbs/22_windows.ipynb #e6e505f3
 from dataclasses import dataclass
@@ -284,6 +284,16 @@ def window_starts(
     "Where sliding windows begin; the last one ends at `stop`."
     starts = list(range(first, stop - length + 1, stride))
     return [*starts, stop - length] if starts and starts[-1] != stop - length else starts
+
+
+def allowed_starts(
+    starts: list[int],  # of windows
+    length: int,  # frames in a window
+    allowed: np.ndarray,  # [n] bool of the clip: frames that a window may hold
+) -> list[int]:
+    "Where the windows begin that hold nothing but allowed frames."
+    forbidden = np.concatenate([[0], np.cumsum(~allowed)])
+    return [start for start in starts if forbidden[start + length] == forbidden[start]]
 
 
 def valid_shifts(

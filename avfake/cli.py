@@ -16,6 +16,8 @@ from pathlib import Path
 
 import typer
 
+from .environment import escape_output
+
 # %% ../nbs/56_cli.ipynb #0c000c59
 app = typer.Typer(
     add_completion=False,
@@ -276,6 +278,7 @@ def main():
     "Run a command; an error that the user can mend is one line, without a traceback unless `--debug` asks for it."
     # threads that spin while they wait slow another process several times
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    escape_output()
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:

@@ -24,6 +24,7 @@ from .faces import MouthConfig
 from .files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
 from .media import check_audible, probe
 from .mouth import stream_mouth
+from .room import check_cache_folder, check_room
 from .workers import Lost, default_workers, map_isolated, map_ray
 
 # %% ../nbs/21_extraction.ipynb #ea3dd8d7
@@ -270,7 +271,8 @@ def extract_clips(
 ) -> pd.DataFrame:  # a row a video
     """Put every video of a manifest into the cache; those that cannot be used get a reason (a key of `REASONS`).
     Columns: path, entry, frames, seconds, face_fraction, size_bytes, bit_rate, pixels of a picture, format (codecs and
-    rates), reason, detail, digest (of the file). Raises `ValueError` for a path that leads out of data_dir."""
+    rates), reason, detail, digest (of the file). Raises `ValueError` for a path that leads out of data_dir, and for a
+    cache that cannot be written or will not hold the clips."""
     if engine not in ENGINES:
         raise ValueError(f'engine = {engine!r} is not one of {", ".join(ENGINES)}')
     data_dir = Path(data_dir)
@@ -287,6 +289,9 @@ def extract_clips(
             rows[p] = dict(row, digest=digest)
         else:
             todo[str(data_dir / p), str(cache_dir), digest] = p, key
+    if todo:
+        check_cache_folder(cache_dir)
+        check_room([path for path, *_ in todo], cache_dir, cfg)
     work = partial(_extract_job, cfg=cfg, quality=quality, retry=retry, time_limit=time_limit)
     options = dict(unit='video', mininterval=1, **({} if progress else dict(disable=True)))
     with (

@@ -90,8 +90,8 @@ def _stored(entry, retry, time_limit):
 class _Source:
     "The pieces of a video; what goes wrong in reading is kept apart from what goes wrong in writing."
 
-    def __init__(self, path, cfg, max_seconds):
-        self.pieces = stream_mouth(path, cfg, max_seconds=max_seconds)
+    def __init__(self, pieces):
+        self.pieces = pieces
         self.error = None
 
     def __iter__(self):
@@ -132,6 +132,7 @@ def extract_clip(
     announce: Callable = _no_announcement,  # called with the video's seconds before the work begins
     max_seconds: float = MAX_SECONDS,  # a longer video is rejected, by what it declares or when it turns out
     time_limit: float = np.inf,  # seconds that the caller gives it: what once took too long is tried again with more
+    stream: Callable = stream_mouth,  # gives the pieces of the clip
 ) -> dict:  # a row of `extract_clips`; `digest` of the file; `info`, a `MediaInfo`, if it was opened
     "Put one video into the cache, unless it is there already. Raises what is not the video's fault, as a full disk."
     info = source = None
@@ -152,8 +153,11 @@ def extract_clip(
         announce(info.seconds)
         if info.seconds > max_seconds:
             raise MediaError(path, 'too long', f'{info.seconds / 60:.0f} minutes, at most {max_seconds / 60:g}')
-        source = _Source(path, cfg, max_seconds)
-        meta = write_clip(entry, source, _facts(info, size), quality)
+        facts = _facts(info, size)
+        source = _Source(
+            stream(path, cfg, max_seconds=max_seconds, **({} if stream is stream_mouth else dict(facts=facts)))
+        )
+        meta = write_clip(entry, source, facts, quality)
         try:
             check_audible(path, meta['peak'])
         except MediaError:

@@ -203,12 +203,14 @@ class FollowedFaces:
         step: float = PIECE_SECONDS,  # seconds decoded at once
         max_seconds: float = float('inf'),  # a longer video is refused
         with_pictures: bool = False,  # keep a picture of the whole frame for each face
+        **reading,  # which sound, as `stream_media` takes it
     ):
         self.path = path
         self.cfg = cfg
         self.step = step
+        self.reading = reading
         self.tracker = FaceTracker(cfg)
-        self.pictures = {} if with_pictures else None  # track -> (frame, the whole picture, at most `PICTURE_SIDE`)
+        self.pictures = {} if with_pictures else None  # track -> (frame, the whole picture, by how much it shrank)
         self.kept = []  # for each piece its frames' patches by track and its sound; None where that is too much
         self.bytes_kept = 0
         self.loud = []  # for each piece, of each frame in decibels
@@ -216,7 +218,7 @@ class FollowedFaces:
 
     def _follow(self, max_seconds):
         tracker = self.tracker
-        with closing(prefetch(stream_media(self.path, self.step))) as pieces:
+        with closing(prefetch(stream_media(self.path, self.step, **self.reading))) as pieces:
             for frames, audio in pieces:
                 patches = []
                 for frame in frames:
@@ -245,7 +247,7 @@ class FollowedFaces:
             if track not in self.pictures or track.n_frames == self.cfg.detect_every:
                 shrink = min(1.0, PICTURE_SIDE / max(frame.shape[:2]))
                 picture = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-                self.pictures[track] = self.tracker.n - 1, picture
+                self.pictures[track] = self.tracker.n - 1, picture, shrink
 
     @property
     def n_frames(self) -> int:
@@ -262,6 +264,12 @@ class FollowedFaces:
     def fraction(self, track: FaceTrack) -> float:
         "Of the frames, those in which a face was detected."
         return float(self.squares(track)[1].mean())
+
+    def longest(self, track: FaceTrack) -> int:
+        "The most frames on end in which the place of its mouth is known."
+        known = np.isfinite(self.squares(track)[0][:, 0])
+        edges = np.flatnonzero(np.diff(np.r_[False, known, False].astype(int)))
+        return int((edges[1::2] - edges[::2]).max(initial=0))
 
     def speaker(self) -> FaceTrack:
         "The face that speaks, of those that are there often enough; raises `MediaError` where none is."
@@ -290,7 +298,7 @@ class FollowedFaces:
         pieces = self.kept and _crop_patches(self.kept, track, squares, self.cfg)
         i = 0
         clips = []
-        for crops, audio in pieces or _crop_video(self.path, squares, self.cfg, self.step):
+        for crops, audio in pieces or _crop_video(self.path, squares, self.cfg, self.step, self.reading):
             piece = MouthClip(crops, audio, face_detected[i : i + len(crops)])
             clips.append(part_of(piece, first - i, stop - i))
             i += len(crops)
@@ -320,10 +328,10 @@ def _crop_patches(kept, track, squares, cfg) -> list | None:
     return pieces
 
 
-def _crop_video(path, squares, cfg, step) -> Iterator[tuple]:
+def _crop_video(path, squares, cfg, step, reading) -> Iterator[tuple]:
     "(crops, sound) of each piece, from the video read again."
     i = 0
-    with closing(prefetch(stream_media(path, step))) as pieces:
+    with closing(prefetch(stream_media(path, step, **reading))) as pieces:
         for frames, audio in pieces:
             crops = [crop_mouth(f, square, cfg) for f, square in zip(frames, squares[i : i + len(frames)])]
             yield np.stack(crops), audio

@@ -18,7 +18,7 @@ import numpy as np
 
 from .detector import Detector
 from .extraction import extract_each
-from .layouts import list_videos
+from .listing import list_videos
 from .pages import render, write_page
 from .report import HEADLINES, Report, Verdict, calibrated_threshold, report_on
 

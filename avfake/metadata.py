@@ -10,11 +10,14 @@ __all__ = ['TYPES', 'AUTHENTIC', 'OFFICIAL', 'IndexReport', 'read_metadata', 'jo
 import csv
 import json
 import math
+import posixpath
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+
+from .listing import Listing, printable, some_of
 
 # %% ../nbs/15_metadata.ipynb #c5499b4e
 TYPES = ('RealVideo-RealAudio', 'RealVideo-FakeAudio', 'FakeVideo-RealAudio', 'FakeVideo-FakeAudio')
@@ -40,6 +43,7 @@ class IndexReport:
     "What was found in a folder, and what did not fit."
 
     layout: str = ''  # the name of the layout that was read
+    named: bool = False  # by the user, who knows it better than the folder tells
     videos: int = 0  # rows of the manifest
     classes: dict = field(default_factory=dict)  # category -> videos
     identities: int = 0
@@ -54,14 +58,27 @@ class IndexReport:
     outside: int = 0  # videos beside the four type folders
     not_taken: int = 0  # videos beyond `max_videos_per_class`
     skipped: dict = field(default_factory=dict)  # links, hidden files, files that are no videos, ...
+    examples: dict = field(default_factory=dict)  # the same reasons -> the first few names
+    left_out: dict = field(default_factory=dict)  # why videos are not in the manifest -> their paths
     notes: list = field(default_factory=list)  # sentences about single files
+    tables: list = field(default_factory=list)  # tables that were read, relative to the folder
+
+    def leave_out(self, reason: str, paths: list[str]):
+        "Keep the names of videos that get no row."
+        if len(paths):
+            self.left_out.setdefault(reason, []).extend(paths)
 
     def __str__(self):
         lines = [f'{self.layout} layout: {self.videos:,} videos of {self.identities:,} identities']
-        lines += [f'  {n:>7,} {name}' for name, n in self.classes.items()]
+        lines += [f'  {n:>7,} {printable(name)}' for name, n in self.classes.items()]
         notes = [f'{getattr(self, k):,} {v}' for k, v in _NOTES.items() if getattr(self, k)]
-        notes += [f'{n:,} skipped: {k}' for k, n in self.skipped.items()]
-        return '\n'.join(lines + [f'  note: {o}' for o in notes + self.notes])
+        notes += [f'{len(p):,} left out: {k} ({some_of(p)})' for k, p in self.left_out.items()]
+        notes += [f'{n:,} skipped: {k}{self._example(k)}' for k, n in self.skipped.items()]
+        return '\n'.join(lines + [f'  note: {printable(o)}' for o in notes + self.notes])
+
+    def _example(self, reason):
+        names = self.examples.get(reason)
+        return f' ({some_of(names)})' if names else ''
 
 # %% ../nbs/15_metadata.ipynb #ed7250d1
 def _method(name):  # both spellings made one
@@ -220,10 +237,17 @@ def _segment_row(entry):  # as a row of `read_segments`, or None if it is malfor
         method = _method(model) or 'unknown'
     else:
         method = 'talklip'
-    person = next((o for o in f'{file}/{original}'.split('/') if re.fullmatch(r'id\d+', o)), None)
     clip = original or file
-    source = person or (clip if '/' in clip else f'{split}/{clip}')
+    source = _person(f'{file}/{original}') or (clip if '/' in clip else f'{split}/{clip}')
     return file, source, '', method, category, split, periods
+
+
+def _person(path):
+    "A speaker of VoxCeleb2, id00012, or of LRS3, whose folder is named after a video; None where nothing names one."
+    folders = path.split('/')
+    numbered = [o for o in folders if re.fullmatch(r'id\d+', o)]
+    of_lrs3 = [b for a, b in zip(folders, folders[1:]) if a == 'lrs3']
+    return next(iter(numbered + of_lrs3), None)
 
 # %% ../nbs/15_metadata.ipynb #31e68bf1
 def read_segments(
@@ -245,33 +269,36 @@ def read_segments(
 
 # %% ../nbs/15_metadata.ipynb #a341df8b
 def find_segments(
-    data_dir: Path,
-) -> dict[Path, str]:  # table -> 'LAV-DF' or 'AV-Deepfake1M'
-    "The JSON tables of a folder. Their first entries tell what they are: a metadata.json may be about anything."
-    shorter = data_dir / 'metadata.min.json'
-    longer = data_dir / 'metadata.json'
+    files: Listing,
+) -> dict[str, str]:  # table -> 'LAV-DF' or 'AV-Deepfake1M'
+    "The JSON tables of a folder, or of the first of its folders that has some. Their first entries tell what they are."
     found = {}
-    for path in (shorter, longer, *sorted(data_dir.glob('*_metadata.json'))):
-        if path.is_symlink() or not path.is_file():
+    for name in files.others('metadata.json', 'metadata.min.json'):
+        if not re.fullmatch(r'metadata(\.min)?\.json|.+_metadata\.json', posixpath.basename(name)):
             continue
-        with open(path, encoding='utf-8-sig', errors='replace') as f:
+        with open(files.path(name), encoding='utf-8-sig', errors='replace') as f:
             key = re.search(r'"fake_(periods|segments)"\s*:', f.read(1 << 16))
         if key:
-            found[path] = 'LAV-DF' if key[1] == 'periods' else 'AV-Deepfake1M'
-    if shorter in found:
-        found.pop(longer, None)  # the same with transcripts
-    return found
+            found[name] = 'LAV-DF' if key[1] == 'periods' else 'AV-Deepfake1M'
+    first = min(map(posixpath.dirname, found), key=lambda o: (o.count('/'), o), default='')
+    return {name: kind for name, kind in found.items() if posixpath.dirname(name) == first}
 
 
 def join_segments(
-    paths: list[str],  # of the videos, relative to the folder of the tables
-    tables: list[Path],  # from `find_segments`
+    files: Listing,
+    tables: list[str],  # from `find_segments`
     report: IndexReport,  # its counts are filled in
 ) -> pd.DataFrame:  # path, source, target, method, category, split, periods, label of the videos that have an entry
     "Give each video what its entry says of it; a video without an entry has no label and no row."
-    rows = pd.concat([read_segments(t, report) for t in tables], ignore_index=True)
-    found = set(paths)
-    rows['path'] = [k if k in found else f'{s}/{k}' for k, s in zip(rows.key, rows.split)]
+    report.tables += tables
+    folder = posixpath.dirname(tables[0])
+    shorter = posixpath.join(folder, 'metadata.min.json')
+    read = [t for t in tables if shorter not in tables or posixpath.basename(t) != 'metadata.json']
+    rows = pd.concat([read_segments(files.path(t), report) for t in read], ignore_index=True)
+    found = set(files.videos)
+    rows['key'] = [posixpath.join(folder, k) for k in rows.key]
+    below = [posixpath.join(folder, s, k.removeprefix(f'{folder}/')) for k, s in zip(rows.key, rows.split)]
+    rows['path'] = [k if k in found else other for k, other in zip(rows.key, below)]
     rows = rows.sort_values('category', key=lambda c: c == AUTHENTIC, kind='stable')  # the forged first
     again = rows.duplicated('path')
     has = rows.path.isin(found)
@@ -279,6 +306,7 @@ def join_segments(
     report.duplicate_rows = int(again.sum())
     report.conflicting_rows = int((twice.groupby('path').category.nunique() - 1).sum())
     report.rows_without_file = int((~again & ~has).sum())
-    files = rows[~again & has].sort_values('path', ignore_index=True)
-    report.files_without_row = len(paths) - len(files)
-    return files.assign(label=(files.category != AUTHENTIC).astype(int), split='official-' + files.split)
+    out = rows[~again & has].sort_values('path', ignore_index=True)
+    report.files_without_row = len(files.videos) - len(out)
+    report.leave_out('no entry in the metadata, hence no label', sorted(found - set(out.path)))
+    return out.assign(label=(out.category != AUTHENTIC).astype(int), split='official-' + out.split)

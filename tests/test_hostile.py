@@ -20,7 +20,7 @@ from avfake.cache import load_clip
 from avfake.detector import Detector, make_config, score_extracted
 from avfake.extraction import _extract_job, extract_clip
 from avfake.files import MediaError
-from avfake.layouts import list_videos
+from avfake.listing import list_videos
 from avfake.media import FPS, SAMPLE_RATE
 from avfake.mouth import MouthClip
 from avfake.video import write_video

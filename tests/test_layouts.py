@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from avfake import layouts
-from avfake.layouts import Layout, class_of_name, index_videos, is_authentic_name
+from avfake.class_names import class_of_name, is_authentic_name
+from avfake.layouts import Layout, index_videos
 from avfake.metadata import AUTHENTIC, TYPES
 
 UNCLEAR = [
@@ -22,6 +23,19 @@ UNCLEAR = [
     'real_data',
     'realistic',
     'genuinely_fake',
+    'RealVideo',
+    'Realistic-X',
+    'unreal',
+    'nonreal',
+    'surreal',
+    'real_fake',
+    'really',
+    'ground_truth',
+    'true',
+    'echt',
+    '真实',
+    '1',
+    '2024',
 ]
 
 
@@ -72,9 +86,14 @@ def test_methods_beside_an_authentic_folder_are_forged(tmp_path):
         (['train/real/1.mp4', 'train/fake/1.mp4'], 'unclear names: train'),
         (['real/1.mp4', '2.mp4'], 'videos beside the folders: 2.mp4'),
         (['real/Celeb-synthesis/1.mp4'], 'real holds a folder Celeb-synthesis'),
-        ([f'real/FakeAVCeleb/{t}/a/men/id1/1.mp4' for t in TYPES], 'type folders stand in real/FakeAVCeleb'),
-        ([f'real_data/FakeAVCeleb/{t}/a/men/id1/1.mp4' for t in TYPES], 'type folders stand in real_data/FakeAVCeleb'),
-        ([f'a/b/{t}/a/men/id1/1.mp4' for t in TYPES], 'type folders stand in a/b: give that folder'),
+        ([f'real/FakeAVCeleb/{t}/a/men/id1/1.mp4' for t in TYPES], 'real holds a folder FakeAVCeleb'),
+        ([f'{o}/{t}/a/men/id1/1.mp4' for t in TYPES for o in 'ab'], 'they stand in a/, b/: give one of these'),
+        (['real/a/1.mp4', 'real/fake/2.mp4'], 'real holds a folder fake'),
+        (['fake/real/1.mp4'], 'fake holds a folder real'),
+        (['real/Wav2Lip/1.mp4', 'real/alice/1.mp4'], 'real holds a folder Wav2Lip'),
+        (['a/b/real/1.mp4', 'a/b/fake/1.mp4'], 'stand in a/b: give such a one'),
+        (['real_1.mp4', 'fake_2.mp4'], '1 of 2 are named as forged ones are .fake_2.mp4.'),
+        (['id00012/one/1.mp4', 'id00013/two/1.mp4'], 'say so with --layout people'),
     ],
 )
 @pytest.mark.parametrize('need_authentic', [True, False])
@@ -96,19 +115,19 @@ def test_a_layout_is_one_line(tmp_path, monkeypatch):
     "Appended to the list it is chosen where it matches, or by its name."
     put(tmp_path, 's1_bonafide.mp4', 's1_spoof.mp4')
 
-    def read(folder, paths, report):
-        manifest = layouts.PLAIN.read(folder, paths, report)
+    def read(files, report):
+        report.named = True  # of names that hold 'spoof' it is not asked what they mean
+        manifest = layouts.PLAIN.read(files, report)
         label = manifest.path.str.contains('spoof').astype(int)
         return manifest.assign(label=label, source=manifest.source.str.split('_').str[0])
 
-    toy = Layout('toy', lambda folder, paths: all('_' in p for p in paths), read)
-    assert index_videos(tmp_path)[0].label.tolist() == [0, 0]
+    toy = Layout('toy', lambda files: all('_' in p for p in files.videos), read)
     monkeypatch.setattr(layouts, 'LAYOUTS', [*layouts.LAYOUTS, toy])
     manifest, report = index_videos(tmp_path)
     assert (report.layout, manifest.label.tolist(), set(manifest.source)) == ('toy', [0, 1], {'s1'})
     assert index_videos(tmp_path, layout='Toy')[1].layout == 'toy'
     assert index_videos(tmp_path, layout='plain')[0].label.tolist() == [0, 0]
-    with pytest.raises(ValueError, match="layout='other' is not one of FakeAVCeleb, LAV-DF, AV-Deepfake1M, toy, plain"):
+    with pytest.raises(ValueError, match="layout='other' is not one of table, FakeAVCeleb.* toy, plain"):
         index_videos(tmp_path, layout='other')
 
 

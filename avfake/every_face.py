@@ -95,7 +95,7 @@ class FaceCutter:
     ) -> Iterator[MouthClip]:  # consecutive pieces of the first face
         "Follow the faces and cut; raises `MediaError` where no face can be judged."
         facts = {} if facts is None else facts
-        faces = FollowedFaces(path, cfg, max_seconds=max_seconds, with_pictures=True, **sound)
+        faces = FollowedFaces(path, cfg, max_seconds=max_seconds, with_pictures=True, facts=facts, **sound)
         chosen = self._chosen(faces)
         about = {track: self._describe(faces, track) for track in chosen}
         for track in chosen[1:]:

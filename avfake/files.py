@@ -24,6 +24,7 @@ REASONS = {
     'unreadable': 'this does not open as a video; check that it plays elsewhere, or convert it to mp4',
     'no video': 'the file has no moving picture; give a file with both sound and picture',
     'no audio': 'the file has no sound track; give a file with both sound and picture',
+    'no such track': 'the file has no sound track of that number; give one that it has, or no number',
     'still image': 'the picture does not move; give a clip of a person who speaks',
     'truncated': 'the file ends before the length it declares; copy or download it again',
     'damaged': 'too much of the file does not decode; copy or download it again',

@@ -203,6 +203,7 @@ class FollowedFaces:
         step: float = PIECE_SECONDS,  # seconds decoded at once
         max_seconds: float = float('inf'),  # a longer video is refused
         with_pictures: bool = False,  # keep a picture of the whole frame for each face
+        facts: dict | None = None,  # gets `FACTS` of the file
         **reading,  # which sound, as `stream_media` takes it
     ):
         self.path = path
@@ -214,11 +215,11 @@ class FollowedFaces:
         self.kept = []  # for each piece its frames' patches by track and its sound; None where that is too much
         self.bytes_kept = 0
         self.loud = []  # for each piece, of each frame in decibels
-        self._follow(max_seconds)
+        self._follow(max_seconds, facts)
 
-    def _follow(self, max_seconds):
+    def _follow(self, max_seconds, facts):
         tracker = self.tracker
-        with closing(prefetch(stream_media(self.path, self.step, **self.reading))) as pieces:
+        with closing(prefetch(stream_media(self.path, self.step, facts=facts, **self.reading))) as pieces:
             for frames, audio in pieces:
                 patches = []
                 for frame in frames:
@@ -343,9 +344,11 @@ def stream_mouth(
     cfg: MouthConfig = MouthConfig(),
     seconds: float = 10.0,  # length of a piece, to within half a second
     max_seconds: float = float('inf'),  # a longer video is refused
+    facts: dict | None = None,  # gets `FACTS` of the file
+    **reading,  # which sound, as `stream_media` takes it
 ) -> Iterator[MouthClip]:  # consecutive pieces
     "Follow the faces, and cut out the mouth of the one that speaks. Raises `MediaError`."
-    faces = FollowedFaces(path, cfg, min(seconds, PIECE_SECONDS), max_seconds)
+    faces = FollowedFaces(path, cfg, min(seconds, PIECE_SECONDS), max_seconds, facts=facts, **reading)
     yield from faces.clips(faces.speaker(), seconds)
 
 # %% ../nbs/10_mouth.ipynb #9b33f870

@@ -121,7 +121,7 @@ def try_all(chosen: list[Case], folder: Path, workers: int = 2) -> list[Outcome]
     made = []
     for case in chosen:
         case.make(folder / case.name)
-        made.append((str(folder / case.name), str(folder / 'cache' / str(len(made))), None))
+        made.append((str(folder / case.name), str(folder / 'cache' / str(len(made))), None, None))
     row = extract_clip(write_video(folder / 'good one.mp4', frames, audio), folder / 'cache' / 'good')
     good = load_clip(row['entry'])
     detector = Detector(make_config('small', ar_layers=1)).eval()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'SETTINGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MAX_VIDEOS', 'SEED', 'WORKERS', 'CACHE',
-           'RETRY', 'TIME_LIMIT', 'CHECKPOINT', 'everywhere', 'show_error', 'demo', 'extract', 'train', 'evaluate',
-           'score', 'experiment', 'compare', 'reproduce', 'summary', 'settings', 'main']
+           'RETRY', 'TIME_LIMIT', 'AUDIO_TRACK', 'CHECKPOINT', 'everywhere', 'show_error', 'demo', 'extract', 'train',
+           'evaluate', 'score', 'experiment', 'compare', 'reproduce', 'summary', 'settings', 'main']
 
 # %% ../nbs/56_cli.ipynb #5c52a7a1
 import json
@@ -60,6 +60,9 @@ RETRY = typer.Option(False, '--retry', help='Try videos again that were rejected
 TIME_LIMIT = typer.Option(
     120.0, '--time_limit', '--time-limit', help='Seconds for preparing a video, and 10 more for each second it lasts.'
 )
+AUDIO_TRACK = typer.Option(
+    None, '--audio_track', '--audio-track', help='Sound track to read, from 1; the one that players take if not given.'
+)
 CHECKPOINT = typer.Option(
     'results/best_model.pth', '--checkpoint', help='A trained detector, in the folder of its run.'
 )
@@ -84,6 +87,7 @@ def extract(
     cache_dir: str | None = CACHE,
     retry: bool = RETRY,
     time_limit: float = TIME_LIMIT,
+    audio_track: int | None = AUDIO_TRACK,
     engine: str = typer.Option(
         'processes', '--engine', help="'processes' of this machine, or 'ray': the cluster that RAY_ADDRESS names."
     ),
@@ -94,7 +98,7 @@ def extract(
     from avfake.run import make_configs
 
     config, _ = make_configs(preset, **read_flags(context.args))
-    options = dict(draw=False, engine=engine, retry=retry, time_limit=time_limit)
+    options = dict(draw=False, engine=engine, retry=retry, time_limit=time_limit, audio_track=audio_track)
     print(prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers, **options))
 
 
@@ -113,6 +117,7 @@ def train(
     cache_dir: str | None = CACHE,
     retry: bool = RETRY,
     time_limit: float = TIME_LIMIT,
+    audio_track: int | None = AUDIO_TRACK,
 ):
     "Train a detector on the authentic clips of a folder, evaluate it on people it has not seen, write everything."
     from avfake import run as job
@@ -123,7 +128,7 @@ def train(
     run = job.Run(save_dir)
     chosen = given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, workers=workers)
     config, training = job.make_configs(preset, seed=seed, **chosen, **read_flags(context.args))
-    extraction = dict(retry=retry, time_limit=time_limit)
+    extraction = dict(retry=retry, time_limit=time_limit, audio_track=audio_track)
     prepared = prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers, **extraction)
     first = processes().is_main_process
     if first:
@@ -149,6 +154,7 @@ def evaluate(
     cache_dir: str | None = CACHE,
     retry: bool = RETRY,
     time_limit: float = TIME_LIMIT,
+    audio_track: int | None = AUDIO_TRACK,
     localisation: int = typer.Option(
         12, '--localisation', help='Partly forged videos to make, to see which seconds are found; 0: none.'
     ),
@@ -162,7 +168,8 @@ def evaluate(
 
     detector, trained = load_detector(checkpoint), job.Run.of(checkpoint)
     sizes = (split, seed, max_videos_per_class, cache_dir, workers)
-    prepared = job.prepare_for(detector, trained, data_dir, *sizes, retry=retry, time_limit=time_limit)
+    extraction = dict(retry=retry, time_limit=time_limit, audio_track=audio_track)
+    prepared = job.prepare_for(detector, trained, data_dir, *sizes, **extraction)
     print(prepared)
     measured = dict(localisation=localisation, corrupted=corrupted, history=trained.read_history())
     job.evaluate(detector, prepared, save_dir, split, trained.read_controls(detector.cfg), seed or 0, **measured)
@@ -180,6 +187,7 @@ def score(
         None, '--report', help='Write the evidence: a page (.html) for one video, or a folder of pages.'
     ),
     as_json: bool = typer.Option(False, '--json', help='Write JSON, one object a video.'),
+    audio_track: int | None = AUDIO_TRACK,
 ):
     """Say how anomalous videos are.
 
@@ -188,7 +196,7 @@ def score(
     from avfake.gallery import write_reports
 
     judged = []
-    for verdict in write_reports(load_detector(checkpoint), files, report, false_alarm):
+    for verdict in write_reports(load_detector(checkpoint), files, report, false_alarm, audio_track):
         judged.append(verdict.score is not None)
         print(json.dumps(asdict(verdict)) if as_json else verdict, flush=True)
     if report and not as_json:

@@ -94,6 +94,7 @@ def write_reports(
     paths: Iterable[Path | str],  # files and folders
     out: Path | str | None = None,  # a page (.html) for one video, or a folder of pages; None writes nothing
     false_alarm: float = 0.05,
+    audio_track: int | None = None,  # which sound track, from 1; None: the one that players take
 ) -> Iterator[Verdict]:  # of each video, as soon as its page is written
     "Examine videos one after the other, each opened in a process of its own; `index.html` leads to the page of each."
     videos = list(videos_of(paths))
@@ -103,7 +104,7 @@ def write_reports(
     threshold = calibrated_threshold(detector, false_alarm)
     gallery = None if out is None or single else Gallery(Path(out))
     with tempfile.TemporaryDirectory(prefix='avfake-') as folder, ExitStack() as at_end:
-        rows = at_end.enter_context(closing(extract_each(videos, folder, detector.cfg.mouth)))
+        rows = at_end.enter_context(closing(extract_each(videos, folder, detector.cfg.mouth, audio_track=audio_track)))
         if gallery is not None:
             at_end.callback(gallery.write)  # stopped early, too
         for i, (path, row) in enumerate(zip(videos, rows)):

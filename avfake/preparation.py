@@ -112,7 +112,7 @@ def prepare(
     | None = None,  # a split that was drawn before, from `Run.read_split`: it is read, none is drawn
     draw: bool = True,  # draw a split where none is stored; False takes a folder without authentic clips, too
     engine: str = 'processes',  # that extract: of this machine, or 'ray'
-    **extraction,  # `retry` and `time_limit` of `extract_clips`
+    **extraction,  # `retry`, `time_limit` and `audio_track` of `extract_clips`
 ) -> Prepared:
     "Index, split and cache a folder. What cannot be used keeps its reason; `ValueError` where it cannot be split."
     new, state = draw and stored is None, processes()

@@ -156,7 +156,7 @@ def prepare_for(
     max_videos_per_class: int | None = None,
     cache_dir: Path | None = None,
     workers: int | None = None,
-    **extraction,  # `retry` and `time_limit` of `extract_clips`
+    **extraction,  # `retry`, `time_limit` and `audio_track` of `extract_clips`
 ) -> Prepared:
     """Prepare a folder for a trained detector. The split is the stored one; raises `ValueError` for a folder that holds
     none of its videos, unless all are to be scored."""

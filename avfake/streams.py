@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'Track', 'other_tracks', 'programmes_of', 'pick_sound', 'pick_picture', 'pick_streams']
 
-# %% ../nbs/01b_streams.ipynb #790812f4
+# %% ../nbs/01b_streams.ipynb #db2e2e13
 import re
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import av.logging
 
 from .files import MediaError
 
-# %% ../nbs/01b_streams.ipynb #6dd6b78e
+# %% ../nbs/01b_streams.ipynb #241c1b38
 KINDS = {'video': 'picture', 'audio': 'sound'}
 
 
@@ -49,10 +49,10 @@ def other_tracks(
         chosen = [t for t in tracks if t.kind == kind and t.chosen]
         others = [t for t in tracks if t.kind == kind and not t.chosen]
         if chosen and others:
-            lines.append(f'{chosen[0]} was judged, not {", ".join(map(str, others))}')
+            lines.append(f'{chosen[0]} was read, not {", ".join(map(str, others))}')
     return lines
 
-# %% ../nbs/01b_streams.ipynb #502d0839
+# %% ../nbs/01b_streams.ipynb #f0e60b9a
 def programmes_of(
     container,  # an open one of PyAV
 ) -> list[tuple[int, set]]:  # (number of a programme, indices of its streams); empty where there are none
@@ -75,7 +75,7 @@ def programmes_of(
             programmes[-1][1].add(int(found[1]))
     return programmes
 
-# %% ../nbs/01b_streams.ipynb #13cb9cfa
+# %% ../nbs/01b_streams.ipynb #b89a3e8a
 def _usable(container, path) -> tuple[list, list]:
     "The picture and the sound tracks that can be read; raises `MediaError` where there are none of a kind"
     cover = av.stream.Disposition.attached_pic
@@ -123,7 +123,7 @@ def _of_one_programme(videos, audios, programmes) -> tuple:
             return min(pictures, key=_preference), min(sounds, key=_preference)
     return min(videos, key=_preference), min(audios, key=_preference)
 
-# %% ../nbs/01b_streams.ipynb #347e5897
+# %% ../nbs/01b_streams.ipynb #2c3e40e8
 def pick_sound(
     container,  # an open one of PyAV
     path,  # of the file

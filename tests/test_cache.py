@@ -87,7 +87,7 @@ def test_a_reason_of_the_file_stays(tmp_path):
     looked = []
     probe = extraction.probe
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(extraction, 'probe', lambda path: looked.append(path) or probe(path))
+        m.setattr(extraction, 'probe', lambda path, *sound: looked.append(path) or probe(path, *sound))
         assert extract_clip(tmp_path / 'text.mp4', tmp_path / 'cache')['reason'] == 'unreadable' and not looked
         assert extract_clip(tmp_path / 'text.mp4', tmp_path / 'cache', retry=True)['reason'] == 'unreadable' and looked
 

@@ -90,18 +90,21 @@ def stretches_of(
 
 # %% ../nbs/46b_coverage.ipynb #e9cf1d8f
 def stretches_around(
-    meta: dict,  # of a cache entry, with the `FACTS` of its file
-    start: float,  # seconds of the file at which the clip begins
-    end: float,  # and ends
+    clip: StoredClip,  # with the `FACTS` of its file, and `first`, `stop` and `video_frames` if its face is there in part
 ) -> list[Stretch]:
-    "What a file has of only one of picture and sound; stretches of less than a frame are none."
-    picture, sound = meta.get('picture'), meta.get('sound')
-    if picture is None or sound is None:
-        return []
-    length = max(picture[1], sound[1])
+    "What a file has of only one of picture and sound, or without the face; stretches of less than a frame are none."
+    meta = clip.meta
+    end = clip.start + clip.n_frames / FPS
+    both = clip.start - meta.get('first', 0) / FPS, end
+    if 'video_frames' in meta:
+        both = both[0], both[0] + meta['video_frames'] / FPS
+    picture = meta.get('picture', both)
+    sound = meta.get('sound', both)
     before = 'no sound yet' if sound[0] > picture[0] else 'no picture yet'
     after = 'the sound has ended' if sound[1] < picture[1] else 'the picture has ended'
-    around = [Stretch(0.0, round(start, 3), before), Stretch(round(end, 3), round(length, 3), after)]
+    edges = [0.0, both[0], clip.start, end, both[1], max(picture[1], sound[1])]
+    reasons = [before, 'no face', '', 'no face', after]
+    around = [Stretch(round(a, 3), round(b, 3), why) for a, b, why in zip(edges, edges[1:], reasons) if why]
     return [s for s in around if s.seconds >= 1 / FPS]
 
 
@@ -138,8 +141,7 @@ def coverage(
 ) -> Coverage:
     "Which seconds of a clip's file were not judged, and why."
     meta = clip.meta
-    end = clip.start + clip.n_frames / FPS
     why = reasons_within(~np.isnan(frame_log_prob), clip.mouth_known())
-    stretches = stretches_of(why, clip.start) + stretches_around(meta, clip.start, end)
-    length = max(end, *meta.get('picture', [0.0]), *meta.get('sound', [0.0]))
+    stretches = stretches_of(why, clip.start) + stretches_around(clip)
+    length = max(clip.start + clip.n_frames / FPS, *meta.get('picture', [0.0]), *meta.get('sound', [0.0]))
     return Coverage(round(length, 3), sorted(stretches, key=lambda s: s.start), notes_on(meta))

@@ -25,6 +25,7 @@ from .files import REASONS, MediaError, atomic_path, check_file, file_digest, sw
 from .media import check_audible, probe
 from .mouth import stream_mouth
 from .room import check_cache_folder, check_room
+from .streams import Track, other_tracks
 from .workers import Lost, default_workers, map_isolated, map_ray
 
 # %% ../nbs/21_extraction.ipynb #ea3dd8d7
@@ -124,6 +125,16 @@ def _detail(error, path) -> str:
     return f'{Path(error.path).name}: {error.detail}'.rstrip(': ') if beside else error.detail
 
 
+def _keep_audible(path, entry, meta):
+    "Remove an entry without sound; raises `MediaError` ('silent'), which names the other sound tracks"
+    try:
+        check_audible(path, meta['peak'])
+    except MediaError as e:
+        entry.unlink()
+        others = other_tracks([Track(**t) for t in meta.get('tracks', []) if t['kind'] == 'sound'])
+        raise MediaError(path, e.reason, '; '.join([e.detail, *others])) from None
+
+
 def _no_announcement(seconds):
     pass
 
@@ -168,11 +179,7 @@ def extract_clip(
         sound = dict(audio=audio, audio_track=audio_track)
         source = _Source(stream(path, cfg, max_seconds=max_seconds, facts=facts, **sound))
         meta = write_clip(entry, source, facts, quality)
-        try:
-            check_audible(path, meta['peak'])
-        except MediaError:
-            entry.unlink()
-            raise
+        _keep_audible(path, entry, meta)
         entry.with_suffix('.json').unlink(missing_ok=True)
         row = _row(meta, entry)
     except MediaError as e:

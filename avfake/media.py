@@ -15,124 +15,16 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import VideoReformatter
 
 from .files import MediaError
-from .packets import MediaFile, check_size, decoded_frames, media_errors
+from .packets import MediaFile, decoded_frames, media_errors
+from .pictures import Motion, Pictures
 
 # %% ../nbs/03_media.ipynb #91befbbf
 FPS = 25  # frames per second of every clip once read
 SAMPLE_RATE = 16_000  # samples per second of every clip once read
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 PIECE_BYTES = 64 * 2**20  # decoded pixels of a piece; of three pieces one is used, one waits and one is being made
-
-# %% ../nbs/03_media.ipynb #0dab11bf
-def _upright(frame) -> tuple:  # (transpose, flip left-right, flip up-down)
-    "How the display matrix turns a frame"
-    # `frame.side_data` would keep its container, which refers back to it: the picture's memory would wait for the
-    # garbage collector
-    side = SideDataContainer(frame).get('DISPLAYMATRIX')
-    if side is None:
-        return False, False, False
-    a, b, _, c, d = (int(n) for n in np.frombuffer(bytes(side), '<i4')[:5])
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return False, a < 0, d < 0
-    return True, c < 0, b < 0
-
-
-def _to_rgb(frame, size: tuple, reformatter) -> np.ndarray:  # [H, W, 3] uint8
-    "An upright RGB picture; `size` is (width, height) before turning, so a change of size within a file is undone"
-    rgb = reformatter.reformat(frame, *size, format='rgb24', interpolation='BILINEAR', threads=1).to_ndarray()
-    transpose, flip_x, flip_y = _upright(frame)
-    if transpose:
-        rgb = rgb.transpose(1, 0, 2)
-    rgb = np.ascontiguousarray(rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-    rgb.flags.writeable = False  # it may be handed out more than once
-    return rgb
-
-
-def _square(stream) -> tuple:  # (width, height)
-    "The size at which the pixels of a stream are square"
-    width = stream.codec_context.width
-    height = stream.codec_context.height
-    aspect = float(stream.sample_aspect_ratio or 1)
-    return round(width * aspect) if 1 / 3 < aspect < 3 else width, height
-
-# %% ../nbs/03_media.ipynb #ecd1131a
-class _Motion:
-    "Counts the frames that change, until it is clear that the picture moves"
-
-    SETTLE = 10  # frames that an encoder takes to sharpen a still
-    SIZE = 64  # pixels of the longer side once shrunk
-    LEVELS = 5  # of 255, by which a pixel must differ
-    FRACTION = 0.05  # of frames that change, below which the picture is still
-
-    def __init__(self):
-        self.reformatter = VideoReformatter()
-        self.before = None
-        self.n_frames = 0
-        self.changed = 0
-        self.moves = False
-
-    def watch(self, frame):
-        self.n_frames += 1
-        if self.moves:
-            return
-        shrink = min(1, self.SIZE / max(frame.width, frame.height))
-        size = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
-        grey = self.reformatter.reformat(frame, *size, format='gray', interpolation='AREA', threads=1)
-        now = grey.to_ndarray().astype(np.int16)
-        if self.n_frames > self.SETTLE and self.before.shape == now.shape:
-            if np.abs(now - self.before).max() > self.LEVELS:
-                self.changed += 1
-        self.before = now
-        self.moves = self.changed >= 10 and self.changed > 0.2 * (self.n_frames - self.SETTLE)
-
-    @property
-    def still(self) -> bool:
-        "Whether it stands still; a clip of a few frames is too short to tell"
-        enough = self.n_frames > 2 * self.SETTLE and not self.moves
-        return enough and self.changed < self.FRACTION * (self.n_frames - self.SETTLE)
-
-# %% ../nbs/03_media.ipynb #c3c7500a
-class _Pictures:
-    "The picture on screen at any time, asked for in order"
-
-    def __init__(self, file):
-        self.file = file
-        self.frames = decoded_frames(file, file.video)
-        self.motion = _Motion()
-        self.reformatter = VideoReformatter()
-        self.size = _square(file.video.stream)
-        self.shown = None  # (second, frame) on screen
-        self.rgb = None  # the same as a picture, once it was asked for
-        self.next = None  # (second, frame) to come
-        self.advance()
-        if self.next is None:
-            raise MediaError(file.path, 'unreadable', file.nothing('picture'))
-        self.start = self.next[0]
-
-    def advance(self):
-        "Go on to the next frame; one that comes too late to be shown is dropped"
-        self.shown = self.next
-        self.rgb = None
-        self.next = None
-        for t, frame in self.frames:
-            check_size(self.file.path, frame.width, frame.height)
-            if self.shown is not None and t <= self.shown[0]:
-                continue
-            self.next = t, frame
-            return self.motion.watch(frame)
-
-    def take(self, times) -> Iterator[np.ndarray]:  # [H, W, 3] uint8
-        "The picture on screen at each of `times`; one that stays is given again, not copied"
-        for t in times:
-            while self.next is not None and (self.next[0] <= t or self.shown is None):
-                self.advance()
-            if self.rgb is None:
-                self.rgb = _to_rgb(self.shown[1], self.size, self.reformatter)
-            yield self.rgb
 
 # %% ../nbs/03_media.ipynb #563ef62e
 class SampleQueue:
@@ -247,7 +139,7 @@ def _check_track_length(file, source, track):
         raise MediaError(track.path, 'truncated', f'{there:.1f} of {length:.1f} s are there')
 
 
-def _check_content(file, n: int, motion: _Motion | None):
+def _check_content(file, n: int, motion: Motion | None):
     "Did it decode, does it move, is it long enough?"
     for track in (file.video, file.audio):
         if track.errors > max(3, track.packets / 10):
@@ -277,7 +169,7 @@ def _open_both(path, **sound) -> tuple:
     "(file, its pictures, its sound): each with its first frame"
     file = MediaFile(path, **sound)
     try:
-        pictures = _Pictures(file)
+        pictures = Pictures(file)
         file.align(pictures.start)
         return file, pictures, _Sound(file)
     except BaseException:

@@ -5,6 +5,7 @@ be rejected ('' where it may be judged), and by how much its sound is late by it
 noticed.
 """
 
+import itertools
 import math
 import os
 import random
@@ -404,6 +405,39 @@ def clocks() -> Iterator[Case]:
     yield Case('a-day-of-nothing.mkv', 'bomb', partial(film, **day), rejected('too long'))
 
 
+def moved(source, target, seconds):
+    "Copy a file with all its timestamps moved."
+    with av.open(str(source)) as old, av.open(str(target), 'w', options={'mpegts_copyts': '1'}) as new:
+        copies = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if not packet.size:
+                continue
+            ticks = round(seconds / packet.time_base)
+            packet.pts += ticks
+            if packet.dts is not None:
+                packet.dts += ticks
+            packet.stream = copies[packet.stream_index]
+            new.mux(packet)
+    return target
+
+
+def begun_anew(path, clocks):
+    "The good clip again and again, with a clock that begins at each of `clocks`."
+    parts = []
+    for clock in clocks:
+        whole = path.with_name(f'.part{path.suffix}')
+        write_video(whole, *source())
+        parts.append(moved(whole, path, clock).read_bytes())
+        whole.unlink()
+    path.write_bytes(b''.join(parts))
+
+
+def anew() -> Iterator[Case]:
+    for name, clocks in {'back': (100, 20), 'ahead': (20, 1000), 'again': (10, 10, 10)}.items():
+        yield Case(f'anew-{name}.ts', 'clock begins anew', partial(begun_anew, clocks=clocks), late=None)
+    yield Case('anew.mkv', 'clock begins anew', lambda p: p.write_bytes(2 * good('.mkv')), late=None)
+
+
 FRAME_RATES = (1, 5, 10, 12.5, 15, 24, Fraction(24000, 1001), Fraction(30000, 1001), 30, 48, 50, 60, 120, 240)
 
 
@@ -430,6 +464,61 @@ def several_streams() -> Iterator[Case]:
     yield Case('cover.mp4', 'several streams', cover, rejected('no video', 'still image', 'unreadable'))
     resized = partial(write, lambda: ts(frames, sound) + ts(small, sound))
     yield Case('resized.ts', 'changes within', resized, ODD, None)
+
+
+def partly() -> Iterator[Case]:
+    "Of what is read of them, sound and picture belong together; the rest has one of the two."
+    frames, sound = source()
+    for s in ('.mp4', '.mkv', '.ts'):
+        late = partial(film, sound=sound[16_000:], start=1.0)
+        yield Case(f'late-sound{s}', 'sound in part', late)
+        yield Case(f'sound-ends-early{s}', 'sound in part', partial(film, sound=sound[:25_600]), TRUNCATED)
+        yield Case(f'dubbed{s}', 'several tracks', partial(film, more=[sound[::-1].copy()]))
+    yield Case('two-programmes.ts', 'several programmes', two_programmes)
+
+
+PACKET = 188  # bytes of a transport stream
+
+
+def checksum(data):  # of the tables of a transport stream
+    c = 0xFFFFFFFF
+    for byte in data:
+        c ^= byte << 24
+        for _ in range(8):
+            c = ((c << 1) ^ 0x04C11DB7 if c & 0x80000000 else c << 1) & 0xFFFFFFFF
+    return c.to_bytes(4, 'big')
+
+
+def programme(number, frames, sound):
+    "Packets of a transport stream with this programme."
+    options = {
+        'mpegts_service_id': str(number),
+        'mpegts_pmt_start_pid': str(0x1000 + number),
+        'mpegts_start_pid': str(0x100 * number),
+    }
+    data = bytes_of(partial(encode, frames=frames, sound=sound, mux=options), f'programme{number}.ts')
+    return [data[i : i + PACKET] for i in range(0, len(data), PACKET)]
+
+
+def two_programmes(path):
+    "A broadcast: the second programme is larger, and has the sound backwards."
+    frames, sound = source()
+    large = np.stack([cv2.resize(f, (320, 320)) for f in frames])
+    parts = [programme(1, frames, sound), programme(2, large, sound[::-1].copy())]
+    table = bytes([0, 0xB0, 17, 0, 1, 0xC1, 0, 0])
+    for number in (1, 2):
+        table += struct.pack('>HH', number, 0xE000 | 0x1000 + number)
+    table += checksum(table)
+    packets = []
+    tables = 0
+    for packet in (p for both in itertools.zip_longest(*parts) for p in both if p):
+        if struct.unpack('>H', packet[1:3])[0] & 0x1FFF == 0:  # a list of programmes: of both
+            head = bytes([0x47, 0x40, 0, 0x10 | tables % 16, 0])
+            packet = (head + table).ljust(PACKET, b'\xff')
+            tables += 1
+        packets.append(packet)
+    path.write_bytes(b''.join(packets))
+    return path
 
 
 def ts(frames, sound):
@@ -827,8 +916,10 @@ FAMILIES = (
     missing_streams,
     timing,
     clocks,
+    anew,
     frame_rates,
     several_streams,
+    partly,
     sizes,
     pixel_formats,
     video_codecs,

@@ -90,7 +90,7 @@ def stretches_of(
 
 # %% ../nbs/46b_coverage.ipynb #e9cf1d8f
 def stretches_around(
-    clip: StoredClip,  # with the `FACTS` of its file, and `first`, `stop` and `video_frames` if its face is there in part
+    clip: StoredClip,  # with the `FACTS` of its file; and of a face that is there in part `first` and `video_frames`
 ) -> list[Stretch]:
     "What a file has of only one of picture and sound, or without the face; stretches of less than a frame are none."
     meta = clip.meta
@@ -118,6 +118,9 @@ def notes_on(
         places = [f'{a:.1f}-{b:.1f} s' for a, b, of in meta.get('damaged', []) if of == kind]
         if places:
             notes.append(f'the {kind} is damaged at {say_places(places)}, and was judged as it is played')
+    if meta.get('silent'):
+        places = [f'{a:.1f}-{b:.1f} s' for a, b in meta['silent']]
+        notes.append(f'the sound track has nothing at {say_places(places)}: silence was judged in its place')
     if meta.get('unread', 0) > 0.05:
         notes.append(f"the last {meta['unread']:.0%} of the file's bytes could not be read")
     return [f'{note[:1].upper()}{note[1:]}.' for note in notes]

@@ -191,6 +191,7 @@ def _facts(file, pictures, sound) -> dict:
         tracks=[asdict(track) for track in file.tracks],
         jumps=[asdict(replace(jump, second=max(jump.second - file.zero, 0.0))) for jump in file.jumps],
         damaged=[[round(a - file.zero, 3), round(b - file.zero, 3), kind] for found, kind in damaged for a, b in found],
+        silent=[[round(t - file.zero, 3) for t in hole] for hole in file.audio.holes],
         unread=file.sources[0].unread() / max(file.container.size, 1),
     )
 
@@ -232,6 +233,7 @@ FACTS = {  # what `stream_media` tells of a file; seconds are those that a playe
     'tracks': 'all picture and sound tracks, as the fields of `Track`',
     'jumps': "where the file's clock begins anew, as the fields of `Jump`",
     'damaged': "[from, to, 'picture' or 'sound']: seconds that did not decode",
+    'silent': '[from, to]: seconds for which the sound track has nothing, between two that it has',
     'unread': "fraction of the file's bytes behind the last packet that could be found",
 }
 

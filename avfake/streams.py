@@ -76,16 +76,18 @@ def programmes_of(
     return programmes
 
 # %% ../nbs/01b_streams.ipynb #b89a3e8a
-def _usable(container, path) -> tuple[list, list]:
-    "The picture and the sound tracks that can be read; raises `MediaError` where there are none of a kind"
+def _listed(container) -> tuple[list, list]:
+    "All pictures and all sounds, as a player lists them; a cover is none"
     cover = av.stream.Disposition.attached_pic
-    videos = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & cover]
-    audios = [s for s in container.streams.audio if s.codec_context is not None]
-    unknown = [s.type for s in container.streams if s.codec_context is None]
-    for usable, kind in ((videos, 'video'), (audios, 'audio')):
-        if not usable and kind in unknown:
-            raise MediaError(path, 'unreadable', f'its {kind} is in an unknown format')
-    return videos, audios
+    return [s for s in container.streams.video if not s.disposition & cover], list(container.streams.audio)
+
+
+def _known(streams, path) -> list:
+    "Those in a known format; raises `MediaError` where there are only others"
+    known = [s for s in streams if s.codec_context is not None]
+    if streams and not known:
+        raise MediaError(path, 'unreadable', f'its {streams[0].type} is in an unknown format')
+    return known
 
 
 def _preference(stream) -> tuple:
@@ -100,15 +102,20 @@ def _plain(text: str) -> str:
     return ''.join(c for c in ' '.join(text.split()) if c.isprintable())[:60]
 
 
+def _tracks(streams, chosen, programmes=()) -> list[Track]:
+    return [_track(s, i, programmes, s is chosen) for i, s in enumerate(streams, 1)]
+
+
 def _track(stream, number, programmes, chosen) -> Track:
+    context = stream.codec_context
     language = _plain(stream.metadata.get('language', ''))
     return Track(
         kind=KINDS[stream.type],
         number=number,
-        codec=stream.codec_context.name,
+        codec='unknown format' if context is None else context.name,
         language='' if language == 'und' else language,
         title=_plain(stream.metadata.get('title', '')),
-        channels=stream.codec_context.layout.nb_channels if stream.type == 'audio' else 0,
+        channels=context.layout.nb_channels if stream.type == 'audio' and context is not None else 0,
         programme=next((n for n, inside in programmes if stream.index in inside), 0),
         chosen=chosen,
     )
@@ -130,19 +137,22 @@ def pick_sound(
     audio_track: int | None = None,  # which sound track to read, from 1; None: the one that players take
 ) -> tuple:  # the stream, all sound tracks as `Track`
     "The sound of a file, whatever its picture. Raises `MediaError` ('no audio', 'no such track')."
-    _, audios = _usable(container, path)
+    _, audios = _listed(container)
     if not audios:
         raise MediaError(path, 'no audio')
-    audio = min(audios, key=_preference) if audio_track is None else _numbered(audios, path, audio_track)
-    return audio, [_track(s, i, [], s is audio) for i, s in enumerate(audios, 1)]
+    if audio_track is None:
+        audio = min(_known(audios, path), key=_preference)
+    else:
+        audio = _numbered(audios, path, audio_track)
+    return audio, _tracks(audios, audio)
 
 
 def _numbered(audios, path, audio_track):
     "The sound track of a number; raises `MediaError` ('no such track') with a list of those that there are"
     if not 1 <= audio_track <= len(audios):
-        there = ', '.join(str(_track(s, i, [], False)) for i, s in enumerate(audios, 1))
+        there = ', '.join(map(str, _tracks(audios, None)))
         raise MediaError(path, 'no such track', f'audio_track = {audio_track}, and there is {there}')
-    return audios[audio_track - 1]
+    return _known([audios[audio_track - 1]], path)[0]
 
 
 def pick_picture(
@@ -150,13 +160,13 @@ def pick_picture(
     path,  # of the file
 ) -> tuple:  # the stream, all picture tracks as `Track`
     "The picture of a file, whatever its sound. Raises `MediaError` ('no video', 'still image')."
-    videos, _ = _usable(container, path)
+    videos, _ = _listed(container)
     if not videos and container.streams.video:
         raise MediaError(path, 'still image', 'its only picture is a cover')
     if not videos:
         raise MediaError(path, 'no video')
-    video = min(videos, key=_preference)
-    return video, [_track(s, i, [], s is video) for i, s in enumerate(videos, 1)]
+    video = min(_known(videos, path), key=_preference)
+    return video, _tracks(videos, video)
 
 
 def pick_streams(
@@ -167,14 +177,13 @@ def pick_streams(
     "Picture and sound of one programme. Raises `MediaError` ('no video', 'still image', 'no audio', 'no such track')."
     pick_picture(container, path)
     pick_sound(container, path, audio_track)
-    videos, audios = _usable(container, path)
+    videos, audios = _listed(container)
     programmes = programmes_of(container)
+    pictures = _known(videos, path)
     if audio_track is None:
-        video, audio = _of_one_programme(videos, audios, programmes)
+        video, audio = _of_one_programme(pictures, _known(audios, path), programmes)
     else:
         audio = _numbered(audios, path, audio_track)
         beside = [inside for _, inside in programmes if audio.index in inside]
-        video, _ = _of_one_programme(videos, [audio], [(0, inside) for inside in beside])
-    tracks = [_track(s, i, programmes, s is video) for i, s in enumerate(videos, 1)]
-    tracks += [_track(s, i, programmes, s is audio) for i, s in enumerate(audios, 1)]
-    return video, audio, tracks
+        video, _ = _of_one_programme(pictures, [audio], [(0, inside) for inside in beside])
+    return video, audio, _tracks(videos, video, programmes) + _tracks(audios, audio, programmes)

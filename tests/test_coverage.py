@@ -1,4 +1,4 @@
-"""Everything in a file is judged, or said not to be: its tracks, its programmes, its clocks, and seconds without sound."""
+"""Everything in a file is judged, or said not to be: tracks, programmes, clocks, and seconds without sound."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hostile import moved, two_programmes
+from hostile import good, moved, two_programmes
 from test_media import BACKGROUND, slate
 
 from avfake.cache import load_clip, open_clip
@@ -279,6 +279,32 @@ def test_what_cannot_be_read_of_joined_files_is_said(tmp_path):
     (tmp_path / 'three.mkv').write_bytes(3 * part)
     assert facts_of(tmp_path / 'three.mkv')['unread'] == pytest.approx(1 / 3, abs=0.02)
     assert facts_of(tmp_path / 'part.mkv')['unread'] < 0.05
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.late.mp4', '.flv'])
+def test_of_joined_files_with_an_index_the_first_is_read(tmp_path, suffix):
+    "As players do; the rest is said to be unread."
+    whole = good(suffix)
+    for n in (1, 2):
+        (tmp_path / f'{n}{suffix}').write_bytes(n * whole)
+    once, twice = (facts_of(tmp_path / f'{n}{suffix}') for n in (1, 2))
+    assert once['picture'] == twice['picture'] and once['unread'] < 0.05
+    assert twice['unread'] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_hole_in_the_sound_is_said(tmp_path, detector):
+    "Dropped packets: the clock goes on, and the place of what is lost is silent."
+    head = make_clip(0, 4.0)
+    whole = write_video(tmp_path / 'whole.mkv', head.frames, head.audio)
+
+    def lost(packet):
+        return packet.stream.type == 'audio' and 1.5 <= packet.pts * packet.time_base < 2.5
+
+    hole = moved(whole, tmp_path / 'hole.mkv', 0.0, lost)
+    (gap,) = facts_of(hole)['silent']
+    assert gap == pytest.approx([1.5, 2.5], abs=0.07)
+    assert facts_of(whole)['silent'] == []
+    assert 'The sound track has nothing at 1.' in str(examine(detector, hole).verdict)
 
 
 # ---------------------------------------------------------------- sound in a file of its own

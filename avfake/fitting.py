@@ -29,6 +29,7 @@ from avfake.stages import (
     TrainingLog,
     WindowStore,
     density_nll,
+    facts_of,
     fingerprint,
     train_density,
     train_sync,
@@ -204,7 +205,9 @@ def fit_detector(
             for _, _, features, _ in window_features(detector, validation.entries):
                 others.add(features)
         run = fingerprint(detector.cfg, cfg, train, validation)
-        history = train_density(detector, windows.finish(), others.finish(), cfg, folder / 'density.pt', run, log)
+        facts = facts_of(detector.cfg, cfg, train, validation)
+        stored = folder / 'density.pt'
+        history = train_density(detector, windows.finish(), others.finish(), cfg, stored, run, log, facts)
         detector.eval()
         health |= density_nll(detector, others)
     fit_reference(detector, validation)

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'OUT_OF_MEMORY', 'TrainConfig', 'make_train_config', 'fastest_precision', 'processes',
            'make_accelerator', 'seed_epoch', 'make_optimiser', 'make_schedule', 'OutOfMemory', 'Progress', 'to_device',
-           'read_stage', 'TrainingState', 'train_epoch', 'fit']
+           'TrainingState', 'train_epoch', 'fit']
 
 # %% ../nbs/35_training.ipynb #4059c551
 import copy
+import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -29,9 +30,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from .blocks import best_device
-from .checkpoint import load_tensors, save_tensors
+from .checkpoint import save_tensors
 from .config import check_choices, check_ranges, configuration, override
 from .objectives import Collapse
+from .stored_stages import read_stage
 
 # %% ../nbs/35_training.ipynb #13fbc4f1
 @configuration
@@ -166,20 +168,6 @@ def to_device(batch: dict, device) -> dict:
     "Tensors of a batch moved to the device."
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
-
-def read_stage(
-    checkpoint: Path,
-    fingerprint: str,  # of the run that wants to go on
-) -> dict:  # what `TrainingState.save` wrote
-    "Read the checkpoint of a stage; raises `ValueError` when it belongs to another run, or is none."
-    saved = load_tensors(checkpoint)
-    if saved.get('fingerprint') != fingerprint:
-        raise ValueError(
-            f'{checkpoint} was written by a run with other settings or other clips: choose another save_dir, '
-            'or delete it to start over'
-        )
-    return saved
-
 # %% ../nbs/35_training.ipynb #02943d66
 class TrainingState:
     "All that changes while a stage trains; its checkpoint holds the whole of it."
@@ -239,12 +227,13 @@ class TrainingState:
         waited = self.progress.epoch - self.progress.best_epoch
         self.progress.done = self.progress.epoch == epochs or waited >= self.cfg.patience
 
-    def save(self, checkpoint: Path, fingerprint: str):
-        "Write all of it, for a run of that fingerprint."
+    def save(self, checkpoint: Path, fingerprint: str, facts: dict):
+        "Write all of it, for a run of that fingerprint, which depends on those facts."
         scaler = self.accelerator.scaler
         save_tensors(
             dict(
                 fingerprint=fingerprint,
+                facts=json.dumps(facts),
                 progress=asdict(self.progress),
                 history=self.history,
                 best=self.best,
@@ -256,9 +245,9 @@ class TrainingState:
             checkpoint,
         )
 
-    def resume(self, checkpoint: Path, fingerprint: str, steps_per_epoch: int):
+    def resume(self, checkpoint: Path, fingerprint: str, facts: dict, steps_per_epoch: int):
         "Put everything back as the checkpoint has it; raises `ValueError` when it belongs to another run."
-        saved = read_stage(checkpoint, fingerprint)
+        saved = read_stage(checkpoint, fingerprint, facts)
         self.objective.load_state_dict(saved['model'])
         self.optimiser.load_state_dict(saved['optimiser'])
         if self.average:
@@ -312,13 +301,14 @@ def fit(
     checkpoint: Path,  # file that is written after each epoch, and read first if it is there
     fingerprint: str,  # of everything that the run depends on; a checkpoint with another is refused
     log: Callable[[str, dict], None] = lambda stage, row: None,  # gets each epoch
+    facts: dict | None = None,  # the same by name and value, kept to say in what another run differs
 ) -> pd.DataFrame:  # history, a row an epoch; the objective holds the best weights
     "Train with early stopping, from the checkpoint if there is one."
     accelerator = make_accelerator(cfg)
     steps = math.ceil(n_batches / cfg.accumulation)  # in an epoch
     state = TrainingState(objective, accelerator, cfg, epochs * steps)
     if checkpoint.exists():
-        state.resume(checkpoint, fingerprint, steps)
+        state.resume(checkpoint, fingerprint, facts, steps)
     first = state.progress.epoch
     main = accelerator.is_main_process
     bar = tqdm(range(first, epochs), stage, epochs, initial=first, unit='epoch', mininterval=5, disable=not main)
@@ -338,7 +328,7 @@ def fit(
             row |= measured
             state.end_epoch(row, epochs)
         if main:
-            state.save(checkpoint, fingerprint)
+            state.save(checkpoint, fingerprint, facts or {})
             log(stage, row)
         losses = {k: f'{row[k]:.3f}' for k in ('train_loss', 'validation_loss')}
         bar.set_postfix(losses, best=state.progress.best_epoch, refresh=False)

@@ -18,7 +18,7 @@ from avfake.identities import trained_digests, trained_identities
 from avfake.metadata import TYPES
 from avfake.preparation import draw_split, prepare
 from avfake.results import simulate_results
-from avfake.run import Run, evaluate, flag_trained, prepare_for, summary
+from avfake.run import Run, evaluate, flag_trained, judged_split, prepare_for, summary
 from avfake.splits import SPLITS
 from avfake.stored_splits import save_split, split_hash
 
@@ -186,11 +186,21 @@ def test_without_the_stored_split_nobody_is_called_unseen(folder, trained, tmp_p
     checkpoint = tmp_path / 'elsewhere' / 'copy.pth'
     with pytest.raises(FileNotFoundError, match='--split all'):
         prepare_for(trained.detector, checkpoint, folder)
+
+
+def test_another_folder_is_judged_whole(folder, trained, tmp_path):
+    "It has no split, and nobody is asked for one; the results do not replace those of the training."
+    checkpoint = tmp_path / 'elsewhere' / 'copy.pth'
     other = tmp_path / 'other' / 'videos'
     for i in range(3):
         touch(other / 'real' / f'{i}.mp4')
-    with pytest.raises(ValueError, match='for another folder than the detector was trained on say --split all'):
-        prepare_for(trained.detector, trained.run, other)
+    for run in (trained.run, checkpoint):
+        prepared = prepare_for(trained.detector, run, other)
+        assert set(prepared.manifest.split) == {'all'} and judged_split(prepared, 'test') == 'all'
+        assert 'all of its videos are judged' in prepared.notes[0]
+    assert trained.run.evaluation(prepared, 'all').folder == trained.run.folder / 'evaluations' / 'videos'
+    own = prepare_for(trained.detector, trained.run, folder)
+    assert judged_split(own, 'test') == 'test' and trained.run.evaluation(own, 'test') == trained.run
     assert set(prepare_for(trained.detector, checkpoint, other, 'all').manifest.split) == {'all'}
 
 

@@ -28,7 +28,7 @@ from avfake.layouts import index_videos
 from avfake.media import probe, stream_media
 from avfake.metadata import TYPES
 from avfake.report import Report, Verdict
-from avfake.training import read_stage
+from avfake.stored_stages import read_stage
 from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -42,8 +42,8 @@ class DetectorConfig:
     streams: StreamConfig = StreamConfig()
     sync: SyncConfig = SyncConfig()
     density: DensityConfig = DensityConfig()
-    density_weight: float = 1.0  # of the density beside the sync log-probability in the score
-    sync_frames: int = 32  # a stretch over which windows say together which sound fits
+    density_weight: float = 1.0  # weight of the density beside the sync log-probability in the score
+    sync_frames: int = 32  # frames over which windows are averaged to say which sound fits
     sync_delay: int = 1  # frames by which a recording's own delay may differ from zero and still be in sync
     density_margin: float = 0.5  # standard deviations below the mean from which the density counts
     score_stride: int = 2  # frames between the windows that are scored

@@ -32,10 +32,12 @@ class MouthConfig:
     min_detection: float = 0.5  # BlazeFace score from which a detection is looked at
     min_presence: float = 0.5  # FaceMesh presence score from which it is believed
     min_mouth: float = 8.0  # smaller faces have no mouth to read: its width in pixels of the video
-    cut_likeness: float = 0.7  # correlation of thumbnails of two consecutive frames below which there is a cut
-    same_likeness: float = 0.8  # of thumbnails of two faces above which they may be one person, after a cut
+    cut_likeness: float = 0.7  # correlation of consecutive frames (as thumbnails) below which a cut is assumed
+    same_likeness: float = (
+        0.8  # after a cut, correlation of two faces (as thumbnails) above which they may be one person
+    )
     detect_every: int = 12  # frames between two looks for new faces
-    follow_every: int = 2  # frames between two looks at a face that hardly moves; others are looked at in each frame
+    follow_every: int = 2  # frames between two looks at a face that hardly moves; a moving face is looked at in each
     max_faces: int = 4  # faces followed at once, the largest first
     max_gap: int = 12  # longest run of missing frames that is interpolated; longer ones stay black
     smooth_face: float = 1.0  # Gaussian sigma for the position of the face, frames

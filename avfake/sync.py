@@ -27,10 +27,10 @@ class SyncConfig:
     "How the two streams are fused and taught to agree."
 
     max_delay: int = 15  # frames searched on each side for the delay distribution
-    ignored_delay: int = 1  # delays up to this many frames are neither right nor wrong in training
+    ignored_delay: int = 1  # delays of up to so many frames count neither as right nor as wrong in training
     temperature: float = 0.07  # of the similarities at the start of training; learned from there
-    fusion_dim: int = 256  # width of the sync features
-    tolerant: bool = False  # in training a delay within `ignored_delay` is as right as none
+    fusion_dim: int = 256  # width of the features that are compared for sync
+    tolerant: bool = False  # count delays within `ignored_delay` as right in training
     per_frame: bool = False  # in training every frame, not the window as a whole, has to find its sound
 
     def __post_init__(self):

@@ -40,26 +40,26 @@ from .stored_stages import read_stage
 class TrainConfig:
     "How a detector is trained."
 
-    epochs: int = 40  # of stage one, at most
-    density_epochs: int = 40  # of stage two, at most
-    batch_size: int = 8  # windows in a batch; the other windows of a batch are the easy wrong answers
-    learning_rate: float = 1e-4  # highest rate of the schedule
-    weight_decay: float = 1e-5  # of matrices; biases and norms are not decayed
-    warmup: float = 0.1  # fraction of the steps in which the rate rises
-    easy_epochs: int = 0  # first epochs in which only other clips are wrong answers
+    epochs: int = 40  # epochs of stage one (sync), at most
+    density_epochs: int = 40  # epochs of stage two (density), at most
+    batch_size: int = 8  # windows in a batch; the other windows of the batch are the easy negatives
+    learning_rate: float = 1e-4  # highest learning rate of the schedule
+    weight_decay: float = 1e-5  # weight decay of matrices; biases and norms are not decayed
+    warmup: float = 0.1  # fraction of the steps in which the learning rate rises
+    easy_epochs: int = 0  # first epochs of stage one without the hard negatives (the same clip, shifted)
     accumulation: int = 1  # batches whose gradients are averaged for a step
-    clip_norm: float = 1.0  # gradients longer than this are shortened
+    clip_norm: float = 1.0  # largest norm of the gradients; longer ones are scaled down to it
     ema: float = 0.0  # decay of the moving average of the weights that is kept instead of the last ones; 0: none
     precision: str = 'auto'  # 'no', 'bf16' or 'fp16'; 'auto' takes the device's fastest; stage two is always 'no'
-    n_negatives: int = 256  # training windows that a clip is compared with when it is scored
+    n_negatives: int = 256  # training windows that each clip is compared with when it is scored
     patience: int = 10  # epochs without a better validation loss after which a stage ends
     windows_per_clip: int = 0  # windows of each clip in an epoch of stage one; 0: as many as make at least 800
-    augment: bool = True  # vary what does not carry sync
+    augment: bool = True  # augment training clips by what does not change sync
     same_person: bool = True  # fill batches with clips of one identity where identities are known
-    workers: int = 2  # processes that read clips; 0 reads in this one
+    workers: int = 2  # processes that read training clips; 0: the main process reads them
     auto_batch_size: bool = False  # lower the batch size by itself when the GPU's memory does not hold it
-    seed: int = 0
-    allow_out_of_range: bool = False
+    seed: int = 0  # random seed of the split, the weights and the order of the data
+    allow_out_of_range: bool = False  # accept values outside the tried ranges
 
     def __post_init__(self):
         check_ranges(self, dict(learning_rate=(1e-5, 1e-3), batch_size=(4, 32), weight_decay=(1e-6, 1e-4)))

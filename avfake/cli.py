@@ -24,6 +24,8 @@ from avfake.options import (
     CHECKPOINT,
     DATA,
     EPOCHS,
+    LAYOUT,
+    LINKS,
     MAX_VIDEOS,
     PRESET,
     RATE,
@@ -95,13 +97,26 @@ def extract(
     time_limit: float = TIME_LIMIT,
     audio_track: int | None = AUDIO_TRACK,
     engine: str = typer.Option('processes', '--engine', help="'processes', or 'ray' (a cluster: RAY_ADDRESS)."),
+    layout: str | None = LAYOUT,
+    links: list[str] = LINKS,
+    dry_run: bool = typer.Option(False, '--dry_run', help='Only show how the folder is understood.'),
 ):
     "Detect and cache mouth crops and audio for a folder of videos."
     from avfake.preparation import prepare
     from avfake.run import make_configs
 
     config, _ = make_configs(preset, **read_settings(context))
-    options = dict(draw=False, engine=engine, retry=retry, time_limit=time_limit, audio_track=audio_track)
+    if dry_run:
+        from avfake.layouts import index_videos
+        from avfake.preparation import describe
+
+        if not data_dir:
+            raise ValueError('--dry_run says what a folder holds: give --data_dir')
+        found = index_videos(Path(data_dir).expanduser(), max_videos_per_class, seed, False, layout, links)
+        print(describe(*found, seed))
+        return
+    options = dict(retry=retry, time_limit=time_limit, audio_track=audio_track)
+    options |= dict(draw=False, engine=engine, layout=layout, links=links)
     print(prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers, **options))
 
 
@@ -121,6 +136,8 @@ def train(
     retry: bool = RETRY,
     time_limit: float = TIME_LIMIT,
     audio_track: int | None = AUDIO_TRACK,
+    layout: str | None = LAYOUT,
+    links: list[str] = LINKS,
 ):
     """Train a detector on the authentic clips of a folder, then test it on unseen people.
 
@@ -133,7 +150,7 @@ def train(
     run = job.Run(save_dir)
     chosen = given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, workers=workers)
     config, training = job.make_configs(preset, seed=seed, **chosen, **read_settings(context))
-    extraction = dict(retry=retry, time_limit=time_limit, audio_track=audio_track)
+    extraction = dict(layout=layout, links=links, retry=retry, time_limit=time_limit, audio_track=audio_track)
     with run.claim(*run.trained):
         job.check_stored(run, config, training)
         prepared = prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers, **extraction)
@@ -160,6 +177,8 @@ def evaluate(
     retry: bool = RETRY,
     time_limit: float = TIME_LIMIT,
     audio_track: int | None = AUDIO_TRACK,
+    layout: str | None = LAYOUT,
+    links: list[str] = LINKS,
     localisation: int = typer.Option(12, '--localisation', help='Partly forged videos to make (0: none).'),
     corrupted: int = typer.Option(12, '--corrupted', help='Clips to corrupt, 80 scorings each (0: none).'),
 ):
@@ -173,7 +192,7 @@ def evaluate(
 
     detector, trained = load_detector(checkpoint), job.Run.of(checkpoint)
     sizes = (split, seed, max_videos_per_class, cache_dir, workers)
-    extraction = dict(retry=retry, time_limit=time_limit, audio_track=audio_track)
+    extraction = dict(layout=layout, links=links, retry=retry, time_limit=time_limit, audio_track=audio_track)
     with (trained if save_dir is None else job.Run(save_dir)).claim():
         prepared = job.prepare_for(detector, trained, data_dir, *sizes, **extraction)
         print(prepared)
@@ -195,20 +214,26 @@ def score(
     audio_track: int | None = AUDIO_TRACK,
     report: str | None = typer.Option(None, '--report', help='Write a page (x.html), or a folder of pages.'),
     as_json: bool = typer.Option(False, '--json', help='Print JSON, one object per video.'),
+    links: list[str] = LINKS,
 ):
     """Score videos and print a verdict for each.
 
-    Exit status 0 when every video was judged, 1 when some could not be, 2 when nothing could begin."""
+    Exit status 0 when every video was judged, 1 when some could not be, 2 when nothing could begin. Files of a folder
+    that are no videos, such as tables and pictures, are counted and change nothing."""
     check_checkpoint(checkpoint)
     from tqdm.auto import tqdm
 
     from avfake.checkpoint import load_detector
-    from avfake.gallery import write_reports
+    from avfake.gallery import videos_of, write_reports
+    from avfake.listing import printable, some_of
 
     judged = []
-    for verdict in write_reports(load_detector(checkpoint), files, report, false_alarm, audio_track):
+    if others := videos_of(files, links).no_videos:
+        print(f'avfake: {len(others):,} files are no videos: {some_of(others, 5)}', file=sys.stderr)
+    for verdict in write_reports(load_detector(checkpoint), files, report, false_alarm, audio_track, links):
         judged.append(verdict.score is not None)
-        tqdm.write(json.dumps(asdict(verdict)) if as_json else str(verdict), file=sys.stdout)  # beside a progress bar
+        line = json.dumps(asdict(verdict)) if as_json else printable(str(verdict), lines=True)
+        tqdm.write(line, file=sys.stdout)  # beside a progress bar
         sys.stdout.flush()
     if report and not as_json:
         print(f'written: {report if report.endswith(".html") else Path(report) / "index.html"}')

@@ -20,6 +20,7 @@ from pathlib import Path
 REASONS = {
     'missing': 'there is no such file; check the path',
     'not a file': 'this is a folder, a device or a pipe; give the path of a video file',
+    'not looked at': 'the folder was judged without it; give the file by its name, or the folder that a link leads to',
     'empty file': 'the file has no bytes; copy or download it again',
     'unreadable': 'this does not open as a video; check that it plays elsewhere, or convert it to mp4',
     'no video': 'the file has no moving picture; give a file with both sound and picture',

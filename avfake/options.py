@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MAX_VIDEOS', 'SEED', 'WORKERS', 'CACHE', 'RETRY',
-           'AUDIO_TRACK', 'TIME_LIMIT', 'CHECKPOINT', 'read_settings', 'check_checkpoint']
+           'AUDIO_TRACK', 'TIME_LIMIT', 'LAYOUT', 'LINKS', 'CHECKPOINT', 'read_settings', 'check_checkpoint']
 
 # %% ../nbs/55a_options.ipynb #532a5f78
 from pathlib import Path
@@ -27,6 +27,8 @@ CACHE = typer.Option(None, '--cache_dir', help="Folder for clips (default: the u
 RETRY = typer.Option(False, '--retry', help='Retry videos that were rejected before.')
 AUDIO_TRACK = typer.Option(None, '--audio_track', help='Sound track to read, from 1 (default: as players do).')
 TIME_LIMIT = typer.Option(120.0, '--time_limit', help='Seconds per video, plus 10 per second of video.')
+LAYOUT = typer.Option(None, '--layout', help='Layout of the folder: plain, people, table, ... (default: detected).')
+LINKS = typer.Option([], '--links', help='Folder outside that links may lead to (repeatable).')
 CHECKPOINT = typer.Option('results/best_model.pth', '--checkpoint', help='A trained detector (best_model.pth).')
 
 # %% ../nbs/55a_options.ipynb #f4ad92f5

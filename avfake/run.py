@@ -8,7 +8,7 @@ __all__ = ['ORPHANS', 'RunConfig', 'make_configs', 'Run', 'prepare_for', 'layout
 
 # %% ../nbs/52_run.ipynb #cbe3b2e2
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -122,14 +122,26 @@ class Run:
                 why = 'no right to write' if folder.is_dir() else 'a folder cannot be made there'
                 raise ValueError(f'{folder}: {why}; choose another folder with --save_dir')
         self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.lock, timeout=ORPHANS, is_singleton=True)  # a run may claim its folder again inside
         try:
-            lock = FileLock(self.lock, timeout=ORPHANS, is_singleton=True).acquire()
+            lock.acquire()
         except Timeout:
             raise ValueError(
                 f'{self.folder}: another run is writing there; wait for its end, or choose another save_dir'
             ) from None
-        with lock:
+        try:
             yield
+        finally:
+            if lock.lock_counter == 1:
+                self.leave()
+            lock.release()
+
+    def leave(self):
+        "Remove the lock's file, and the folder if nothing came of the run."
+        with suppress(OSError):
+            self.lock.unlink()
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
     def read_split(
         self,

@@ -17,6 +17,7 @@ import typer
 
 from . import __version__
 from .environment import escape_output
+from .files import MediaError
 from avfake.options import (
     AUDIO_TRACK,
     BATCH,
@@ -73,7 +74,10 @@ def show_error(error: Exception):
     "One line on the standard error; before it the traceback, where it was asked for."
     if os.environ.get('AVFAKE_DEBUG', '0') not in ('', '0'):
         sys.excepthook(type(error), error, error.__traceback__)
-    print(f'avfake: {" ".join(str(error).split())}', file=sys.stderr)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f'{error.filename}: {error.strerror}'
+    print(f'avfake: {" ".join(text.split())}', file=sys.stderr)
 
 # %% ../nbs/56_cli.ipynb #1c82868a
 @app.command()
@@ -326,6 +330,6 @@ def main():
     escape_output()
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MediaError) as error:
         show_error(error)
         sys.exit(2)

@@ -6,7 +6,7 @@
 __all__ = ['RESULT_COLUMNS', 'TEXT_COLUMNS', 'NUMBER_COLUMNS', 'SIMULATED', 'GROUP_KINDS', 'FAKEAVCELEB', 'FITTED_ROLES', 'SIDES',
            'check_results', 'simulate_results', 'by_groups', 'by_groups_of', 'pick', 'macro_average', 'flat_groups',
            'seen_in_training', 'fitted_to', 'rows_of_split', 'count_videos', 'align_control', 'threshold_of',
-           'write_results', 'read_results']
+           'write_results', 'separator', 'read_results']
 
 # %% ../nbs/39_results.ipynb #bc50e774
 from pathlib import Path
@@ -283,10 +283,19 @@ def write_results(
     return Path(path)
 
 
+def separator(path: Path) -> str:
+    "What stands between the columns of a table: spreadsheets of some countries write semicolons, or tabs."
+    with open(path, encoding='utf-8-sig', errors='surrogateescape') as f:
+        header = f.readline()
+    return max(',;\t', key=header.count)
+
+
 def read_results(path: Path) -> pd.DataFrame:
     "The results table that `write_results` stored"
     text = dict.fromkeys(TEXT_COLUMNS, object)  # so that an identity 007 or NA stays what it is
-    numbers = {c: [''] for c in pd.read_csv(path, nrows=0, encoding_errors='surrogateescape') if c not in TEXT_COLUMNS}
-    return check_results(
-        pd.read_csv(path, dtype=text, na_values=numbers, keep_default_na=False, encoding_errors='surrogateescape')
-    )
+    looks = dict(sep=separator(path), encoding='utf-8-sig', encoding_errors='surrogateescape')
+    try:
+        numbers = {c: [''] for c in pd.read_csv(path, nrows=0, **looks) if c not in TEXT_COLUMNS}
+        return check_results(pd.read_csv(path, dtype=text, na_values=numbers, keep_default_na=False, **looks))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{path}: not a detailed_results.csv as an evaluation writes it: {error}') from error

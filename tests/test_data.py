@@ -67,7 +67,7 @@ def test_index_of_full_size(fakeavceleb):
 
 def test_a_few_videos_of_each_class(fakeavceleb):
     "However few: they come from different people, and the test split has forgeries."
-    for n in 4, 10:
+    for n in 6, 10:
         manifest, _ = index_videos(fakeavceleb, max_videos_per_class=n)
         split = make_splits(manifest)
         check_splits(split)

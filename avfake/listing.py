@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VIDEO_EXTENSIONS', 'OTHER_EXTENSIONS', 'HEAD', 'MAX_NESTED', 'HIDDEN', 'LINKS', 'NOT_VIDEOS', 'UNKNOWN', 'ODD',
-           'UNREADABLE', 'UNREADABLE_FILES', 'begins_as_video', 'printable', 'some_of', 'leads_out', 'Listing',
-           'list_files', 'list_videos']
+           'ODD_NAMES', 'UNREADABLE', 'UNREADABLE_FILES', 'begins_as_video', 'printable', 'some_of', 'leads_out',
+           'Listing', 'list_files', 'list_videos']
 
 # %% ../nbs/14b_listing.ipynb #3311bc8e
 import os
@@ -129,6 +129,7 @@ LINKS = 'links'
 NOT_VIDEOS = 'not videos'
 UNKNOWN = 'neither by suffix nor by first bytes a video'
 ODD = 'no regular files'
+ODD_NAMES = 'names that are not UTF-8'
 UNREADABLE = 'unreadable folders'
 UNREADABLE_FILES = 'unreadable files'
 
@@ -155,6 +156,14 @@ class Listing:
         return Counter({reason: len(paths) for reason, paths in self.skipped.items()})
 
 
+def _is_text(path):
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _kind(entry):
     "None of a video; else the reason why a file is none."
     suffix = os.path.splitext(entry.name)[1].lower()
@@ -162,6 +171,8 @@ def _kind(entry):
         return NOT_VIDEOS
     if not entry.is_file():
         return ODD
+    if not _is_text(entry.path):
+        return ODD_NAMES
     if suffix in VIDEO_EXTENSIONS:
         return None
     try:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AUTHENTIC_LABELS', 'FORGED_LABELS', 'TABLE_HELP', 'TABLE_SUFFIXES', 'MAX_DEPTH', 'read_rows', 'folders_above',
-           'columns_of', 'is_own_output', 'find_label_tables', 'join_label_tables']
+           'columns_of', 'is_own_output', 'find_label_tables', 'add_worlds', 'join_label_tables']
 
 # %% ../nbs/15c_label_tables.ipynb #9d1cc46c
 import csv
@@ -132,6 +132,26 @@ def find_label_tables(
     tables = [p for p in files.others(*TABLE_SUFFIXES) if posixpath.dirname(p) in folders]
     columns = {p: columns_of(files.path(p)) for p in tables}
     return [p for p, some in columns.items() if {'path', 'label'} <= some and not is_own_output(some)]
+
+# %% ../nbs/15c_label_tables.ipynb #1bdffdc5
+def add_worlds(
+    files: Listing,
+    manifest: pd.DataFrame,  # of any layout
+    report: IndexReport,  # gets the names of the tables
+) -> pd.DataFrame:
+    "The manifest with the worlds that tables without labels state, where it states none itself."
+    worlds = {}
+    for table in files.others(*TABLE_SUFFIXES):
+        columns = columns_of(files.path(table))
+        if not {'path', 'world'} <= columns or 'label' in columns or is_own_output(columns):
+            continue
+        report.tables.append(table)
+        folder = posixpath.dirname(table)
+        for row in read_rows(files.path(table)):
+            worlds.setdefault(_relative(row.get('path', ''), folder, files.folder), row.get('world', ''))
+    if not worlds:
+        return manifest
+    return manifest.assign(world=manifest.world.where(manifest.world != '', manifest.path.map(worlds).fillna('')))
 
 # %% ../nbs/15c_label_tables.ipynb #5f9d8889
 def _words_say(row):

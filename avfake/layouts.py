@@ -26,7 +26,7 @@ from avfake.face_sets import (
     read_faceforensics,
     stands_alone,
 )
-from .label_tables import TABLE_HELP, find_label_tables, join_label_tables
+from .label_tables import TABLE_HELP, add_worlds, find_label_tables, join_label_tables
 from .listing import LINKS, Listing, list_files, some_of
 from avfake.metadata import (
     AUTHENTIC,
@@ -47,7 +47,7 @@ from avfake.people import (
     read_people,
     read_polyglot,
 )
-from .unread_tables import explain_unread, unread_tables
+from .unread_tables import explain_unread, speaks_of_labels, unread_tables
 
 # %% ../nbs/16_layouts.ipynb #2cf94267
 COLUMNS = (
@@ -287,15 +287,32 @@ def _report_skipped(files, report):
 
 
 def _check_tables(files, report):
-    "Raise `ValueError` where a table speaks of the videos and nobody has read it; note it where a layout is named."
+    """Raise `ValueError` where a table speaks of the videos and nobody has read it. It is noted where the user named
+    the layout, or where labels are documented otherwise and the table says nothing of labels."""
     unread = unread_tables(files, report.tables)
-    if not unread:
-        return
-    if not report.named:
-        raise ValueError(explain_unread(unread, len(files.videos)))
+    is_sure = report.layout not in (PLAIN.name, 'people')
+    doubtful = {t: v for t, v in unread.items() if not is_sure or speaks_of_labels(files.path(t))}
+    if doubtful and not report.named:
+        raise ValueError(explain_unread(doubtful, len(files.videos)))
     for table, paths in unread.items():
-        named = f'{table} names {len(paths):,} videos ({some_of(paths)})'
-        report.notes.append(f'{named} and is not read, as the layout {report.layout} was named')
+        why = f'the layout {report.layout} was named' if report.named else 'it does not speak of labels'
+        report.notes.append(f'{table} names {len(paths):,} videos ({some_of(paths)}) and is not read: {why}')
+
+
+_SOUNDS = ('.wav', '.flac', '.mp3', '.m4a', '.aac', '.opus')
+
+
+def _note_sounds(files, out, report):
+    "Sound beside videos that no layout knows of is not read, and it is said so."
+    stems = {posixpath.splitext(posixpath.basename(p))[0] for p in files.videos}
+    used = set(out.audio)
+    beside = [p for p in files.others(*_SOUNDS) if posixpath.splitext(posixpath.basename(p))[0] in stems]
+    beside = [p for p in beside if p not in used]
+    if beside:
+        report.notes.append(
+            f'{len(beside):,} sound files are named as videos are ({some_of(beside)}) and are not read: the sound '
+            'in the videos is; a table with the columns path,label,audio says otherwise'
+        )
 
 # %% ../nbs/16_layouts.ipynb #66d28699
 def index_videos(
@@ -318,7 +335,9 @@ def index_videos(
     chosen = choose_layout(files, layout)
     report = IndexReport(layout=chosen.name, named=layout is not None)
     out = chosen.read(files, report)
+    out = add_worlds(files, complete(out), report)
     _check_tables(files, report)
+    _note_sounds(files, out, report)
     _report_skipped(files, report)
     if not len(out):
         raise ValueError(
@@ -332,7 +351,7 @@ def index_videos(
     if need_authentic and not (out.label == 0).any():
         found = ', '.join(sorted(out.category.unique())[:8])
         raise ValueError(f'no authentic video in {str(data_dir)!r}; found {found} ({_LAYOUT_HELP})')
-    out = complete(out).sort_values('path', ignore_index=True)
+    out = out.sort_values('path', ignore_index=True)
     report.videos = len(out)
     report.identities = out.source.nunique()
     report.classes = {c: int(n) for c, n in out.category.value_counts().sort_index().items()}

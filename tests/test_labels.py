@@ -79,6 +79,25 @@ def test_class_folders_do_not_hide_a_table(tmp_path):
         index_videos(data)
 
 
+def test_a_table_beside_a_documented_layout(tmp_path):
+    "What says nothing of labels is noted, and worlds are read; what speaks of labels is an error there, too."
+    put(tmp_path, *(f'{t}/a/men/id1/{i}.mp4' for i, t in enumerate(TYPES)))
+    name = f'{TYPES[0]}/a/men/id1/0.mp4'
+    (tmp_path / 'provenance.csv').write_text(f'rel,licence\n{name},MIT\n')
+    (tmp_path / 'worlds.csv').write_text(f'path,world\n{name},bbc\n')
+    manifest, report = index_videos(tmp_path)
+    assert manifest.set_index('path').world[name] == 'bbc' and set(manifest.world) == {'', 'bbc'}
+    assert [o for o in report.notes if o.startswith('provenance.csv')]
+    (tmp_path / 'other.csv').write_text(f'file,label\n{name},fake\n')
+    with pytest.raises(ValueError, match='other.csv names 1 of 4 videos'):
+        index_videos(tmp_path)
+
+
+def test_sound_beside_the_videos_is_not_passed_over_in_silence(tmp_path):
+    put(tmp_path, 'real/1.mp4', 'real/1.wav', 'fake/1.mp4')
+    assert any('real/1.wav' in note and 'path,label,audio' in note for note in index_videos(tmp_path)[1].notes)
+
+
 @pytest.mark.parametrize(
     'name, text',
     [

@@ -146,7 +146,7 @@ def evaluation_notes(
     if 0 < counts['authentic'] < 100:
         smallest = 1 / counts['authentic']
         notes.append(
-            f'{counts["authentic"]} authentic clips: false-positive rates below {smallest:.1%} cannot be told apart'
+            f'with {counts["authentic"]} authentic clips the false-positive rate has a resolution of {smallest:.1%}'
         )
     if 0 < counts['identities'] < 10:
         notes.append(
@@ -156,7 +156,7 @@ def evaluation_notes(
         notes.append('no source identities: the intervals treat every clip as another person')
     bounds = metrics['auc_ci']['overall']
     if bounds and bounds[0] == bounds[1]:
-        notes.append('every draw gave the same AUC: the interval has no width, which is not certainty')
+        notes.append('all bootstrap samples gave the same AUC: the zero-width interval does not mean certainty')
     empty = [name for (_, name), auc in flat_groups(metrics['auc']).items() if auc is None and name != 'overall']
     if counts['authentic'] and empty:
         notes.append(f'no forged clip was scored in: {", ".join(dict.fromkeys(empty))}')
@@ -238,7 +238,7 @@ def audit_summary(
     if not compared:
         return 'No control was measured: whether a shortcut would do as well is not known.'
     near = any(control_of(name).kind == 'control' for name, _ in control_findings(metrics))
-    text = f'Compared with {", ".join(compared)}' + ('.' if near else ': no control comes near the detector.')
+    text = f'Compared with {", ".join(compared)}' + ('.' if near else ': no control reaches the AUC of the detector.')
     return text + (f' Not measured: {", ".join(missing)}.' if missing else '')
 
 
@@ -269,12 +269,12 @@ def control_findings(
             text = f'{label} comes within {margin:.2f} of the detector, or beats it: {", ".join(close)}'
             findings.append((name, text))
         high = [
-            f'{g[1]} {v:.2f}' + (f' (chance reaches {chance[g]:.2f})' if chance.get(g, 0) > limit else '')
+            f'{g[1]} {v:.2f}'
             for g, v in flat_groups(values).items()
-            if v is not None and v > limit
+            if v is not None and v > max(limit, chance.get(g, 0))  # what chance reaches says nothing
         ]
         if high:
-            text = f'{label} alone tells forged from authentic (AUC above {limit:.2f}): {", ".join(high)}'
+            text = f'{label} by itself separates the classes, the data leak (AUC above {limit:.2f}): {", ".join(high)}'
             findings.append((name, text))
     return findings
 
@@ -283,7 +283,9 @@ def audit_warnings(
     metrics: dict,  # from `evaluate_results`
     margin: float = 0.05,  # a control this close to the detector's AUC is reported, and an ablation that much better
     limit: float = 0.65,  # a control with a higher AUC is reported
-) -> list[str]:  # one sentence a finding; empty when every control was compared with the detector and none comes near
+) -> list[
+    str
+]:  # one sentence a finding; empty when every control was compared with the detector and none reaches its AUC
     "Plain-words warnings: a score that points the wrong way, controls that do too well, and what was not compared"
     auc, aside = metrics['auc']['overall'], metrics['counts']['set_aside']
     warnings = []

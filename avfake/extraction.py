@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from .cache import CACHE_VERSION, MAX_SECONDS, CacheError, entry_path, open_clip, sound_key, write_clip
 from .faces import MouthConfig
-from .files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
+from .files import REASONS, MediaError, atomic_path, check_file, file_digest, remove_stale_temporaries
 from .listing import leads_out
 from .media import check_audible, probe
 from .mouth import stream_mouth
@@ -333,7 +333,7 @@ def extract_clips(
     digests = _Digests(cache_dir)
     rows = {}
     todo = {}
-    sweep(Path(cache_dir) / 'clips')
+    remove_stale_temporaries(Path(cache_dir) / 'clips')
     for p, beside in zip(manifest.path, _sounds(manifest)):
         digest, key = digests.get(data_dir / p)
         audio = str(data_dir / beside) if beside else None

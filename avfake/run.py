@@ -21,7 +21,7 @@ from .controls import from_scratch, load_controls, save_controls, train_controls
 from .detector import Detector, DetectorConfig, make_config
 from .environment import is_writable
 from .evaluation import read_metrics, write_metrics
-from .files import atomic_path, file_digest, sweep
+from .files import atomic_path, file_digest, remove_stale_temporaries
 from .fitting import train_detector
 from .identities import seen_identities, trained_copies, trained_digests, trained_identities
 from .pages import evaluation_body, write_page
@@ -309,7 +309,7 @@ def train(
     with run.claim(*run.trained):
         check_stored(run, config, cfg, train_clips, validation)
         if processes().is_main_process:
-            sweep(run.folder)
+            remove_stale_temporaries(run.folder)
         detector, history, health = train_detector(config, cfg, train_clips, validation, calibration, run.folder)
         controls = train_controls(detector, cfg, train_clips, validation, run.folder)
         if processes().is_main_process:

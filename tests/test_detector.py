@@ -8,7 +8,7 @@ from avfake import blocks
 from avfake.blocks import best_device, fold_norms, make_backbone
 from avfake.config import override
 from avfake.detector import ClipScore, Detector, make_config
-from avfake.inspection import answers
+from avfake.inspection import clip_delay_logits
 from avfake.mouth import MouthClip
 from avfake.sync import WindowFeatures
 from avfake.training import make_accelerator, make_train_config
@@ -39,7 +39,7 @@ def test_a_short_clip_allows_few_delays(detector):
         assert windows.valid.sum(1).tolist() == [5, 5, 5]
     (windows,) = detector.sync.windows(clip_of(20), stride=2, max_delay=15, needed=6)
     assert windows.delays.tolist() == list(range(-6, 7)) and not windows.valid[:, :2].any()
-    starts, logits = answers(detector, clip_of(20))
+    starts, logits = clip_delay_logits(detector, clip_of(20))
     assert starts == [0, 2, 4] and logits.shape == (3, 16, 31)
     assert logits.isfinite().sum((1, 2)).tolist() == [5 * 16] * 3
 

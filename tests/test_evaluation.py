@@ -103,13 +103,13 @@ def test_a_forged_clip_of_a_stranger_stays_whoever_lent_the_voice():
 
 
 def test_nothing_is_said_of_controls_that_were_not_measured():
-    "Fault 06: with no forged clip and no control the page said that no control comes near the detector."
+    "Fault 06: with no forged clip and no control the page said that no control reaches the AUC of the detector."
     only = evaluate_results(simulate_results(8).query('label == 0'), n_bootstrap=20)
     assert 'Nothing was compared' in audit_warnings(only)[-1]
     assert 'Nothing was compared' in audit_summary(only)
     without = evaluate_results(simulate_results(8), n_bootstrap=20)
     assert 'No control was measured' in audit_warnings(without)[-1]
-    assert 'comes near' not in audit_summary(without)
+    assert 'no control reaches' not in audit_summary(without)
 
 
 def test_what_was_compared_is_named_and_so_is_what_was_not():
@@ -118,10 +118,10 @@ def test_what_was_compared_is_named_and_so_is_what_was_not():
     metrics = evaluate_results(results, dict(audio_only=rng.normal(size=len(results))), n_bootstrap=20)
     assert audit_warnings(metrics) == []
     compared, missing = audit_summary(metrics).split(' Not measured: ')
-    assert compared == 'Compared with audio only: no control comes near the detector.'
+    assert compared == 'Compared with audio only: no control reaches the AUC of the detector.'
     assert 'random features' in missing and 'audio only' not in missing
     close = evaluate_results(results, dict(audio_only=results.score), n_bootstrap=20)
-    assert 'comes near' not in audit_summary(close)
+    assert 'no control reaches' not in audit_summary(close)
     assert any('audio only comes within' in w for w in audit_warnings(close))
 
 

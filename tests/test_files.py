@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from avfake.extraction import extract_clips, rejected
-from avfake.files import REASONS, MediaError, atomic_path, check_file, file_digest, sweep
+from avfake.files import REASONS, MediaError, atomic_path, check_file, file_digest, remove_stale_temporaries
 from avfake.results import check_results, read_results, simulate_results, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,10 +49,10 @@ def test_sweep_finds_what_a_kill_left_of_a_long_name(tmp_path):
     writing = atomic_path(tmp_path / 'below' / longest_name('中'))
     left = writing.__enter__()
     left.write_text('ha')
-    sweep(tmp_path)
+    remove_stale_temporaries(tmp_path)
     assert left.exists()  # a young one may belong to another run
     os.utime(left, (0, 0))
-    sweep(tmp_path)
+    remove_stale_temporaries(tmp_path)
     assert not left.exists()
 
 

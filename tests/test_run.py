@@ -274,7 +274,7 @@ def test_nothing_of_an_earlier_evaluation_is_shown(measured, trained, tmp_path):
 
 def test_no_control_comes_near_is_said_only_where_one_was_measured(measured, trained, tmp_path):
     "Fault 06: the page of an evaluation without forged clips and without controls said that none came near."
-    sentence = 'no control comes near the detector'
+    sentence = 'no control reaches the AUC of the detector'
     evaluate(trained.detector, trained.prepared, tmp_path)
     assert sentence in Run(tmp_path).page.read_text()
     measured.controls = {}

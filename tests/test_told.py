@@ -1,0 +1,198 @@
+"""What would end a command is found before its long work and said with the remedy; what a container lacks ends none."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from avfake.checkpoint import save_tensors
+from avfake.gallery import MARK, remove_pages
+from avfake.results import read_results, simulate_results, write_results
+from avfake.run import Run, check_stored, make_configs
+from avfake.stages import facts_of
+
+ROOT = Path(__file__).resolve().parent.parent
+MAIN = 'from avfake.cli import main; main()'
+NOBODY = 54321  # has no name on any machine that this runs on
+
+
+def avfake(*args, cwd, before=(), **environment):
+    "A command as a user runs it."
+    here = {**os.environ, 'PYTHONPATH': str(ROOT), **environment}
+    command = [*before, sys.executable, '-c', MAIN, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=here, capture_output=True, text=True, timeout=300)
+
+
+def last_line(done) -> str:
+    "What a command that could not begin says."
+    assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+# ---------------------------------------------------------------- the environment
+
+
+@pytest.fixture
+def nobody(tmp_path):
+    "A user who is a number alone, without a home, and who may read everything, as in a container."
+    if not shutil.which('setpriv') or os.getuid() != 0:
+        pytest.skip('another user is only for root, with setpriv')
+    tmp_path.chmod(0o777)
+    caps = ['--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search']
+    who = ['setpriv', f'--reuid={NOBODY}', f'--regid={NOBODY}', '--clear-groups', *caps]
+    before = [*who, 'env', '-u', 'USER', '-u', 'LOGNAME', '-u', 'HOME', '-u', 'XDG_CACHE_HOME', '-u', 'AVFAKE_CACHE']
+    if subprocess.run([*before, sys.executable, '-c', 'import json'], cwd=tmp_path).returncode:
+        pytest.skip('this machine gives no capabilities away')
+    return before
+
+
+def test_a_user_without_name_and_home(nobody, tmp_path):
+    "KeyError 'getpwuid(): uid not found' ended every command, and then 'Could not determine home directory'."
+    code = 'import torchvision, os; from avfake.preparation import clip_cache; print(clip_cache())'
+    here = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([*nobody, sys.executable, '-c', code], cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f'avfake-{NOBODY}' in done.stdout
+    assert '--cache_dir' in done.stderr and 'AVFAKE_CACHE' in done.stderr
+
+
+def test_a_cache_that_cannot_be_written_names_the_remedy(nobody, tmp_path):
+    (tmp_path / 'videos' / 'real').mkdir(parents=True)
+    (tmp_path / 'videos' / 'real' / 'a.mp4').write_text('no video')
+    done = avfake('extract', '--data_dir', 'videos', '--cache_dir', '/cache', cwd=tmp_path, before=nobody)
+    assert last_line(done).startswith('avfake: /cache') and '--cache_dir' in done.stderr
+
+
+@pytest.mark.parametrize('encoding', ['cp1252', 'ascii', 'utf-8'])
+def test_a_name_that_the_console_cannot_write(encoding, tmp_path):
+    "One bad name ended the batch, and said that nothing had begun."
+    code = 'from avfake.environment import escape_output as e; e(); print("日本語 \\udce9.mp4"); print("next.mp4")'
+    here = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': encoding}
+    done = subprocess.run([sys.executable, '-c', code], env=here, capture_output=True)
+    first, second = done.stdout.splitlines()
+    assert second == b'next.mp4' and rb'\udce9' in first
+    assert (rb'\u65e5' in first) == (encoding != 'utf-8')
+
+
+# ---------------------------------------------------------------- the folder of a run
+
+
+def stored(run: Run, **settings):
+    "Stages as a run with those settings leaves them."
+    config, training = make_configs(**settings)
+    facts = json.dumps(facts_of(config, training))
+    for name in ('sync.pt', 'density.pt'):
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        save_tensors(dict(fingerprint='a', facts=facts), run.checkpoints / name)
+
+
+def test_stages_of_another_run_are_named_with_what_differs(tmp_path):
+    "Of two files one was named, and the other ended the next run after stage one had been trained anew."
+    run = Run(tmp_path / 'out')
+    stored(run, epochs=1)
+    check_stored(run, *make_configs(epochs=1, workers=7, score_stride=4))  # which training does not depend on
+    with pytest.raises(ValueError, match=r'epochs \(was 1, is 2\).*remove density.pt and sync.pt') as error:
+        check_stored(run, *make_configs(epochs=2))
+    assert 'another save_dir' in str(error.value) and 'seed' not in str(error.value)
+    with pytest.raises(ValueError, match='epochs .*, max_shift|max_shift .*, epochs'):
+        check_stored(run, *make_configs(epochs=2, max_shift=10))
+
+
+def test_they_are_looked_for_before_the_extraction(tmp_path):
+    stored(Run(tmp_path / 'out'), epochs=1)
+    done = avfake('train', '--data_dir', 'none', '--save_dir', 'out', '--epochs', '2', cwd=tmp_path)
+    assert 'epochs (was 1, is 2)' in last_line(done)
+
+
+HOLD = """
+import sys, time
+from avfake.run import Run
+with Run(sys.argv[1]).claim():
+    print('held', flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, monkeypatch):
+    "sync.pt of one stood beside density.pt of the other. The lock of a run that was killed holds nobody up."
+    monkeypatch.setattr('avfake.run.ORPHANS', 0.1)
+    here = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', HOLD, str(tmp_path / 'out')]
+    other = subprocess.Popen(command, env=here, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == 'held\n'
+        with pytest.raises(ValueError, match='another run is writing there'), Run(tmp_path / 'out').claim():
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    for _ in range(50):  # the kernel lets go of it
+        try:
+            with Run(tmp_path / 'out').claim():
+                (tmp_path / 'out' / 'table.csv').touch()
+            break
+        except ValueError:
+            time.sleep(0.1)
+    assert [p.name for p in (tmp_path / 'out').iterdir()] == ['table.csv']
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / 'out').touch()
+    done = avfake('train', '--data_dir', 'none', '--save_dir', 'out', cwd=tmp_path)
+    assert 'choose another folder with --save_dir' in last_line(done)
+
+
+def test_a_run_that_comes_to_nothing_leaves_no_folder(tmp_path):
+    done = avfake('train', '--data_dir', 'none', '--save_dir', 'out', cwd=tmp_path)
+    assert 'none' in last_line(done) and not (tmp_path / 'out').exists()
+
+
+# ---------------------------------------------------------------- words and files
+
+
+@pytest.mark.parametrize(
+    'args, words',
+    [
+        (['train', '--lr', '0.001'], "'lr'. Did you mean 'learning_rate'? See `avfake settings`"),
+        (['extract', '--epoch', '3'], "Did you mean 'epochs'?"),
+        (['train', '--savedir', 'x'], "Did you mean 'save_dir'?"),
+        (['train', 'videos'], '--data_dir videos'),
+        (['score', 'x.mp4', '--checkpoint', 'none.pth'], 'none.pth: no such checkpoint'),
+        (['compare', 'none.csv', 'none.csv'], 'none.csv: No such file'),
+    ],
+)
+def test_errors_name_what_was_meant_and_the_file(args, words, tmp_path):
+    assert words in last_line(avfake(*args, cwd=tmp_path))
+
+
+def test_a_missing_checkpoint_is_told_before_torch_is_loaded(tmp_path):
+    code = f'import sys\ntry:\n    {MAIN}\nfinally:\n    print("torch" in sys.modules)'
+    here = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', code, 'score', 'x.mp4']
+    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.stdout.strip() == 'False' and 'no such checkpoint' in done.stderr
+
+
+def test_a_table_that_a_spreadsheet_saved(tmp_path):
+    table = write_results(simulate_results(3), tmp_path / 'a.csv')
+    for mark, encoding in ((';', 'utf-8'), ('\t', 'utf-8-sig')):
+        other = tmp_path / 'other.csv'
+        other.write_text(table.read_text('utf-8').replace(',', mark), encoding)
+        assert read_results(other).equals(read_results(table))
+    other.write_text('name;value\na;1\n')
+    with pytest.raises(ValueError, match='other.csv: not a detailed_results.csv'):
+        read_results(other)
+
+
+def test_only_pages_that_avfake_wrote_are_removed(tmp_path):
+    "Pages of the run before stood among those of this one, and nothing led to them."
+    for name in ('00001.html', '00002.html', 'index.html', 'notes.html', '2024.html'):
+        (tmp_path / name).write_bytes(b'<html>' + MARK)
+    (tmp_path / '00003.html').write_text("somebody's own")
+    remove_pages(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['00003.html', '2024.html', 'notes.html']

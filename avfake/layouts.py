@@ -39,11 +39,13 @@ from avfake.metadata import (
 )
 from avfake.people import (
     is_avlips,
+    is_kodf,
     is_people,
     is_polyglot,
     person_of_forged,
     persons_of,
     read_avlips,
+    read_kodf,
     read_people,
     read_polyglot,
 )
@@ -217,6 +219,7 @@ LAYOUTS = [  # in the order in which they are tried; a further layout is one mor
     Layout('Celeb-DF', is_celebdf, read_celebdf),
     Layout('AVLips', is_avlips, read_avlips),
     Layout('PolyGlotFake', is_polyglot, read_polyglot),
+    Layout('KoDF', is_kodf, read_kodf),
     Layout('people', is_people, read_people),
 ]
 PLAIN = Layout('plain', _is_plain, _read_plain)  # takes what none of them does

@@ -167,10 +167,10 @@ def _is_text(path):
 def _kind(entry):
     "None of a video; else the reason why a file is none."
     suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix in OTHER_EXTENSIONS:
-        return NOT_VIDEOS
     if not entry.is_file():
         return ODD
+    if suffix in OTHER_EXTENSIONS:
+        return NOT_VIDEOS
     if not _is_text(entry.path):
         return ODD_NAMES
     if suffix in VIDEO_EXTENSIONS:

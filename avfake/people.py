@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['persons_of', 'person_of_forged', 'is_people', 'read_people', 'is_avlips', 'read_avlips', 'is_polyglot',
-           'read_polyglot']
+           'read_polyglot', 'is_kodf', 'read_kodf']
 
 # %% ../nbs/15e_people.ipynb #4e0e21f7
 import re
@@ -147,4 +147,34 @@ def read_polyglot(files: Listing, report: IndexReport) -> pd.DataFrame:
         for p, m in found.items()
     ]
     leave_out_the_rest(files, set(found), report, 'not named as in PolyGlotFake')
+    return rows_of(rows)
+
+# %% ../nbs/15e_people.ipynb #152b0df0
+_KODF = re.compile(
+    r'(?P<prefix>(?:.*/)?)(?:original_videos/(?P<person>[^/]+)/(?:.*/)?[^/]+|'
+    r'synthesized_videos/(?P<method>[^/]+)/(?:.*/)?(?P<seen>[^/_]+)_(?P<lent>[^/_]+)_[^/_]+_\d+)\.\w+'
+)
+
+
+def is_kodf(files: Listing) -> bool:
+    "Are there forged clips at the places and by the names of KoDF?"
+    forged = any(m and m['seen'] for m in map(_KODF.fullmatch, files.videos))
+    return forged and stands_alone(files, _KODF, 'original_videos')
+
+
+def read_kodf(files: Listing, report: IndexReport) -> pd.DataFrame:
+    "The clips at their documented places."
+    found = {p: m for p in files.videos if (m := _KODF.fullmatch(p))}
+    rows = [
+        dict(
+            path=p,
+            label=int(bool(m['seen'])),
+            category='synthesized_videos' if m['seen'] else 'original_videos',
+            method=m['method'] or 'real',
+            source=m['seen'] or m['person'],
+            target=m['lent'] or '',
+        )
+        for p, m in found.items()
+    ]
+    leave_out_the_rest(files, set(found), report, 'not at a place and of a name that KoDF documents')
     return rows_of(rows)

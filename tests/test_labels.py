@@ -319,3 +319,16 @@ def test_too_few_clips_are_refused_with_the_numbers(tmp_path):
     put(tmp_path, *(f'real/p{i}.mp4' for i in range(4)))
     with pytest.raises(ValueError, match='4 authentic clips of 4 people are too few: training takes at least 2 clips'):
         make_splits(index_videos(tmp_path)[0])
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='there are no pipes here')
+def test_pipes_and_damaged_tables_stop_nothing(tmp_path):
+    "A pipe that is called labels.csv would be waited for, for ever."
+    put(tmp_path, 'a.mp4')
+    os.mkfifo(tmp_path / 'labels.csv')
+    os.mkfifo(tmp_path / 'b.mp4')
+    put(tmp_path, 'labels.xlsx', 'labels.csv.gz', content=b'PK\3\4 torn')
+    (tmp_path / 'torn.csv.gz').write_bytes(b'\x1f\x8b\x08\0\0\0\0\0\0\3torn')
+    (tmp_path / 'labels.json').write_text('[' * 100_000)
+    manifest, report = index_videos(tmp_path)
+    assert manifest.path.tolist() == ['a.mp4'] and report.skipped['no regular files'] == 2

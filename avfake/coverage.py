@@ -61,21 +61,31 @@ def say_not_judged(
 def reasons_within(
     has_value: np.ndarray,  # [n] bool: frames with a score
     mouth_known: np.ndarray,  # [n] bool: frames in which the place of the mouth is known
+    listens: np.ndarray | None = None,  # [n] bool: frames in which another face speaks; none if None
 ) -> np.ndarray:  # [n] why a frame was not judged, '' where it was
-    "A run of frames without a value is silence, or due to the frames in it whose mouth is unknown."
+    "A run of frames without a value is silence, or due to the nearest frame in it whose mouth is unknown or listens."
     why = np.where(mouth_known, '', 'no face').astype(object)
+    if listens is not None:
+        why[listens & mouth_known & ~has_value] = 'another face speaks'
     edges = np.flatnonzero(np.diff(np.r_[False, ~has_value, False]))
     for a, b in edges.reshape(-1, 2):
-        away = a + np.flatnonzero(~mouth_known[a:b])
-        if not len(away):
-            why[a:b] = 'silence'
-            continue
-        why[a:b] = 'no face'
-        if a == 0:
-            why[: away[0]] = 'silence'
-        if b == len(why):
-            why[away[-1] + 1 :] = 'silence'
+        why[a:b] = _causes(why[a:b], at_begin=a == 0, at_end=b == len(why))
     return why
+
+
+def _causes(why, at_begin, at_end):
+    "Why each frame of a run has no value, from the frames whose cause is known; at the ends of a clip there is silence."
+    known = np.flatnonzero(why != '')
+    if not len(known):
+        return np.full(len(why), 'silence', object)
+    frames = np.arange(len(why))
+    nearest = known[np.abs(frames[:, None] - known).argmin(1)]
+    causes = why[nearest]
+    if at_begin:
+        causes[: known[0]] = 'silence'
+    if at_end:
+        causes[known[-1] + 1 :] = 'silence'
+    return causes
 
 
 def stretches_of(
@@ -113,6 +123,8 @@ def notes_on(
 ) -> list[str]:  # sentences
     "What else a reader has to know of a file; nothing of the usual one."
     notes = other_tracks([Track(**t) for t in meta.get('tracks', [])])
+    if others := meta.get('other_faces', 0):
+        notes.append(f'{others} further face{"s are" if others > 1 else " is"} seen and not judged: use --faces all')
     notes += [str(Jump(**j)) for j in meta.get('jumps', [])]
     for kind in ('picture', 'sound'):
         places = [f'{a:.1f}-{b:.1f} s' for a, b, of in meta.get('damaged', []) if of == kind]
@@ -141,10 +153,11 @@ class Coverage:
 def coverage(
     clip: StoredClip,
     frame_log_prob: np.ndarray,  # [n] of a `ClipScore`: NaN where a frame was not judged
+    listens: np.ndarray | None = None,  # [n] bool: frames in which another face speaks; none if None
 ) -> Coverage:
     "Which seconds of a clip's file were not judged, and why."
     meta = clip.meta
-    why = reasons_within(~np.isnan(frame_log_prob), clip.mouth_known())
+    why = reasons_within(~np.isnan(frame_log_prob), clip.mouth_known(), listens)
     stretches = stretches_of(why, clip.start) + stretches_around(clip)
     length = max(clip.start + clip.n_frames / FPS, *meta.get('picture', [0.0]), *meta.get('sound', [0.0]))
     return Coverage(round(length, 3), sorted(stretches, key=lambda s: s.start), notes_on(meta))

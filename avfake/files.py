@@ -34,6 +34,7 @@ REASONS = {
     'too long': 'this is more than can be judged at once; cut out the minutes in question',
     'too large': 'the picture has more pixels than are decoded; scale it down first',
     'no face': 'too few frames show a face; give a clip in which the speaker is seen',
+    'listens': 'another face fits the sound whenever this one is seen, so that nothing says whether it is authentic',
     'several people': 'several people, none of them seen in half of the frames; use --faces all, or cut out one',
     'silent': 'the sound track holds no sound; give a clip in which the speaker is heard',
     'unwritable': 'the video could not be written; check the folder, the free space and the name of the codec',

@@ -44,13 +44,8 @@ def who_speaks(
 
 def speaking_faces(
     detector: Detector,
-    scores: list[ClipScore],  # of each face's clip
-    firsts: list[int],  # frame of the video at which each clip begins
-    n_frames: int,  # of the video
+    scores: list[ClipScore],  # of each face's clip, all of the whole video
 ) -> Speaking:
     "Which of the scored faces speaks when."
-    log_prob = np.full((len(scores), n_frames), np.nan)
-    for row, score, first in zip(log_prob, scores, firsts):
-        row[first : first + len(score.sync_log_prob)] = score.sync_log_prob
     mean, std = detector.reference[1].tolist()
-    return who_speaks(log_prob, mean, std)
+    return who_speaks(np.stack([score.sync_log_prob for score in scores]), mean, std)

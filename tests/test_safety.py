@@ -27,8 +27,9 @@ from avfake.gallery import write_table
 from avfake.layouts import index_videos
 from avfake.media import probe, stream_media
 from avfake.metadata import TYPES
-from avfake.report import Report, Verdict
+from avfake.report import Report
 from avfake.stored_stages import read_stage
+from avfake.verdict import Verdict
 from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent

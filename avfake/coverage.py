@@ -74,7 +74,7 @@ def reasons_within(
 
 
 def _causes(why, at_begin, at_end):
-    "Why each frame of a run has no value, from the frames whose cause is known; at the ends of a clip there is silence."
+    "Why each frame of a run has no value: as the nearest whose cause is known; at the ends of a clip silence."
     known = np.flatnonzero(why != '')
     if not len(known):
         return np.full(len(why), 'silence', object)
@@ -100,21 +100,16 @@ def stretches_of(
 
 # %% ../nbs/46b_coverage.ipynb #e9cf1d8f
 def stretches_around(
-    clip: StoredClip,  # with the `FACTS` of its file; and of a face that is there in part `first` and `video_frames`
+    clip: StoredClip,  # with the `FACTS` of its file
 ) -> list[Stretch]:
-    "What a file has of only one of picture and sound, or without the face; stretches of less than a frame are none."
-    meta = clip.meta
+    "What a file has of only one of picture and sound; stretches of less than a frame are none."
     end = clip.start + clip.n_frames / FPS
-    both = clip.start - meta.get('first', 0) / FPS, end
-    if 'video_frames' in meta:
-        both = both[0], both[0] + meta['video_frames'] / FPS
-    picture = meta.get('picture', both)
-    sound = meta.get('sound', both)
+    picture = clip.meta.get('picture', (clip.start, end))
+    sound = clip.meta.get('sound', (clip.start, end))
     before = 'no sound yet' if sound[0] > picture[0] else 'no picture yet'
     after = 'the sound has ended' if sound[1] < picture[1] else 'the picture has ended'
-    edges = [0.0, both[0], clip.start, end, both[1], max(picture[1], sound[1])]
-    reasons = [before, 'no face', '', 'no face', after]
-    around = [Stretch(round(a, 3), round(b, 3), why) for a, b, why in zip(edges, edges[1:], reasons) if why]
+    length = max(picture[1], sound[1])
+    around = [Stretch(0.0, round(clip.start, 3), before), Stretch(round(end, 3), round(length, 3), after)]
     return [s for s in around if s.seconds >= 1 / FPS]
 
 

@@ -9,7 +9,7 @@ __all__ = ['TRANSIENT', 'MAX_TRIES', 'ENGINES', 'extract_clip', 'extract_clips',
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path

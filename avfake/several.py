@@ -56,9 +56,13 @@ def score_faces(
     path: Path | str,
     rows: list[dict],  # from `extract_faces`
 ) -> list[ScoredFace]:
-    "Score each face, and again without the frames in which another face speaks."
+    "Score each face whose mouth moves, and again without the frames in which another face speaks."
     faces = [ScoredFace(row) for row in rows]
+    somebody_moves = any(not face.row.get('still', True) for face in faces)
     for face in faces:
+        if somebody_moves and face.row.get('still'):
+            face.error = MediaError(path, 'still face')
+            continue
         try:
             face.score, face.clip = score_extracted(detector, path, face.row)
         except MediaError as error:
@@ -82,7 +86,7 @@ def _score_again(detector, path, face):
         face.score = detector.score_clip(face.clip, allowed=~face.listens)
     except MediaError:
         face.score = None
-        face.error = MediaError(path, 'listens')
+        face.error = MediaError(path, 'another face speaks')
 
 # %% ../nbs/48b_several.ipynb #35daf89e
 @dataclass(repr=False)

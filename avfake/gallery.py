@@ -21,10 +21,12 @@ from tqdm.auto import tqdm
 
 from .detector import Detector
 from .environment import is_writable
-from .extraction import extract_each
+from .every_face import extract_each
 from .listing import HIDDEN, NOT_VIDEOS, VIDEO_EXTENSIONS, list_files
 from .pages import render, write_page
-from .report import HEADLINES, Report, Verdict, calibrated_threshold, report_on
+from .report import HEADLINES, calibrated_threshold
+from .several import VideoReport, report_faces
+from .verdict import Verdict
 
 # %% ../nbs/49_gallery.ipynb #f72ccc16
 MAX_NAMED = 20  # files of a kind that are named one by one; the others are counted
@@ -84,7 +86,7 @@ def table_cells(
     common: str,  # folder that all videos lie in
 ) -> list[tuple]:  # what a column is sorted by, what it shows
     "The line of a video on the page of many."
-    name = os.path.relpath(verdict.path, common)
+    name = os.path.relpath(verdict.name, common)
     if verdict.score is None:
         empty = ('', '')
         return [(name, name), (verdict.verdict, f'{verdict.verdict}: {verdict.reason}'), empty, empty, empty]
@@ -127,14 +129,16 @@ class Gallery:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.lines = []
+        self.lines = []  # one a face
+        self.pages = 0
         self.due = 0.0
         remove_pages(folder)
 
-    def add(self, report: Report):
+    def add(self, report: VideoReport):
         "Write the page of a video; the longer the table takes, the less often it is written anew."
-        page = report.save(self.folder / f'{len(self.lines) + 1:05d}.html')
-        self.lines.append((report.verdict, report.thumbnail(), page.name))
+        self.pages += 1
+        page = report.save(self.folder / f'{self.pages:05d}.html')
+        self.lines += [(r.verdict, r.thumbnail(), page.name) for r in report.reports]
         start = time.monotonic()
         if start >= self.due:
             self.write()
@@ -153,7 +157,8 @@ def write_reports(
     false_alarm: float = 0.05,
     audio_track: int | None = None,  # which sound track, from 1; None: the one that players take
     links: Iterable[Path | str] = (),  # folders outside that links in a folder may lead to
-) -> Iterator[Verdict]:  # of each video, as soon as its page is written
+    every: bool | None = None,  # every face, or only the speaker; None: every one where a page is written
+) -> Iterator[Verdict]:  # of each video, or of each of its faces, as soon as its page is written
     """Examine videos one after the other, each opened in a process of its own; `index.html` leads to the page of each.
     What stands in a folder, may be a video and is not looked at has its verdict, too: that it cannot be judged."""
     found = videos_of(paths, links)
@@ -165,22 +170,24 @@ def write_reports(
         raise ValueError(f'{out}: one page holds one video, and there are {len(videos)}; name a folder instead')
     threshold = calibrated_threshold(detector, false_alarm)
     gallery = None if out is None or single else Gallery(Path(out))
+    every = out is not None if every is None else every
+    settings = dict(every=every, min_frames=detector.cfg.window.vis_num_frames, audio_track=audio_track)
     with tempfile.TemporaryDirectory(prefix='avfake-') as folder, ExitStack() as at_end:
-        rows = at_end.enter_context(closing(extract_each(videos, folder, detector.cfg.mouth, audio_track=audio_track)))
+        rows = at_end.enter_context(closing(extract_each(videos, folder, detector.cfg.mouth, **settings)))
         if gallery is not None:
             at_end.callback(gallery.write)  # stopped early, too
         bar = tqdm(rows, 'score', len(videos), unit='video', mininterval=1, disable=len(videos) < 2 or None)
-        for i, (path, row) in enumerate(zip(videos, bar)):
-            report = report_on(detector, path, row, threshold)
+        for i, (path, faces) in enumerate(zip(videos, bar)):
+            report = report_faces(detector, path, faces, threshold)
             if single:
                 report.save(out)
             elif gallery is not None:
                 gallery.add(report)
             shutil.rmtree(f'{folder}/{i}', ignore_errors=True)  # its clip
-            yield report.verdict
+            yield from report.verdicts
         for path, why in found.not_looked_at:
             row = dict(reason='not looked at', detail=why, info=None, digest=None)
-            report = report_on(detector, path, row, threshold)
+            report = report_faces(detector, path, [row], threshold)
             if gallery is not None:
                 gallery.add(report)
-            yield report.verdict
+            yield from report.verdicts

@@ -88,8 +88,9 @@ class Prepared:
         lines = [str(self.report), '', split_table(self.manifest).to_string(), *self.notes]
         bad = rejected(self.table)
         if len(bad):
-            table = bad[['reason', 'videos', 'example']].map(lambda o: printable(str(o))).to_string(index=False)
-            lines += ['', f'{bad.videos.sum()} videos rejected:', table]
+            lines += ['', f'{bad.videos.sum()} videos rejected:']
+            for row in bad.itertuples():
+                lines.append(f'{row.videos:>9,} {row.reason} ({row.meaning}), such as {printable(row.example)}')
         return '\n'.join(lines)
 
 # %% ../nbs/50_preparation.ipynb #cf518fbf

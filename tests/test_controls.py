@@ -39,7 +39,7 @@ def test_adding_a_control_touches_one_place(toy):
     assert 'toy' in metrics['controls']
     assert 'toy' in metrics['two_sided_controls']
     assert 'length of the name' in auc_table(metrics)
-    assert any(w.startswith('length of the name alone') for w in audit_warnings(metrics))
+    assert any(w.startswith('length of the name by itself') for w in audit_warnings(metrics))
     assert 'length of the name' in audit_summary(metrics).split('Not measured')[0]
     texts = [t.get_text() for t in plot_auc_by_group(metrics).axes[0].get_legend().get_texts()]
     assert 'length of the name' in texts

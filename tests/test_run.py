@@ -96,7 +96,7 @@ def test_what_cannot_be_used_is_in_no_split(folder, extraction):
     touch(bad)
     prepared = prepare(folder, seed=3)
     assert splits(prepared)[bad.relative_to(folder).as_posix()] == 'unused'
-    assert 'unreadable' in str(prepared) and '1 videos rejected' in str(prepared)
+    assert '1 unreadable (this does not open as a video' in str(prepared) and '1 videos rejected' in str(prepared)
     counts = prepared.manifest[prepared.manifest.label == 0].split.value_counts()
     assert counts.drop('unused').sum() == 320 and set(counts.index) == {*SPLITS, 'unused'}
     fractions = counts / 320

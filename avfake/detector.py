@@ -357,8 +357,10 @@ class ClipScore:
         width = min(max(1, round(seconds * FPS)), len(anomaly))
         filled = np.nan_to_num(anomaly, nan=np.nanmin(anomaly))
         level = np.convolve(filled, np.ones(width) / width, 'valid')  # of the stretch that begins at each frame
-        enough = max(width, max_fraction * len(anomaly))
-        free, stretches = np.ones(len(level), bool), []
+        judged = np.isfinite(anomaly)
+        whole = np.convolve(judged, np.ones(width), 'valid') > width - 0.5
+        enough = max(width, max_fraction * judged.sum())
+        free, stretches = whole if whole.any() else np.ones(len(level), bool), []
         while free.any() and (len(stretches) + 1) * width <= enough:
             at = int(np.where(free, level, -np.inf).argmax())
             stretches.append((at / FPS, (at + width) / FPS, float(level[at])))

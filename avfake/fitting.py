@@ -150,7 +150,7 @@ def fit_features(
     return health
 
 # %% ../nbs/37_fitting.ipynb #ff076ca0
-MIN_STD = (0.02, 0.25)  # of density (nats a frame and dimension) and sync log-probability (nats)
+MIN_STD = (0.002, 0.25)  # of density (nats a frame and dimension) and sync log-probability (nats)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
 # Set by the user of `make run`; exported, so that a recipe sees them as shell variables and any character survives.
-export DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
+export DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS LAYOUT SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
 
 # Without ipywidgets, progress bars in a notebook are text, as they should be in a file; tqdm need not warn of it.
 export PYTHONWARNINGS := ignore:IProgress not found
@@ -25,7 +25,7 @@ help:  ## Say what can be made
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo
 	@echo 'make run DATA_DIR=/path/to/videos trains and evaluates on your own videos instead of the demo. It also takes'
-	@echo '  SAVE_DIR=results PRESET=small|full EPOCHS= BATCH_SIZE= LEARNING_RATE= MAX_VIDEOS_PER_CLASS= SEED='
+	@echo '  SAVE_DIR=results PRESET=small|full EPOCHS= BATCH_SIZE= LEARNING_RATE= MAX_VIDEOS_PER_CLASS= LAYOUT= SEED='
 	@echo '  RUN_NAME=  name of the executed notebook in papermill_runs/ (otherwise from the data, the preset and the time)'
 	@echo 'make bench takes DATA_DIR=, VIDEO= (a talking face), CHECKPOINT=, ONLY=preparation,windows,training,rate,scoring,stride,desk,growth, LONGEST= seconds'
 	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=2  tests that run at once'
@@ -108,6 +108,7 @@ run: check-data-dir $(READY)  ## Train on authentic clips, evaluate, draw: nbs/r
 	[ -z "$$BATCH_SIZE" ]           || set -- "$$@" -p batch_size "$$BATCH_SIZE"; \
 	[ -z "$$LEARNING_RATE" ]        || set -- "$$@" -p learning_rate "$$LEARNING_RATE"; \
 	[ -z "$$MAX_VIDEOS_PER_CLASS" ] || set -- "$$@" -p max_videos_per_class "$$MAX_VIDEOS_PER_CLASS"; \
+	[ -z "$$LAYOUT" ]               || set -- "$$@" -r layout "$$LAYOUT"; \
 	[ -z "$$SEED" ]                 || set -- "$$@" -p seed "$$SEED"; \
 	executed=papermill_runs/$${RUN_NAME:-run-$$name$${PRESET:+-$$PRESET}-$$(date +%Y%m%d-%H%M%S)}.ipynb; \
 	mkdir -p papermill_runs; \

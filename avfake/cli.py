@@ -75,10 +75,12 @@ def show_error(error: Exception):
     "One line on the standard error; before it the traceback, where it was asked for."
     if os.environ.get('AVFAKE_DEBUG', '0') not in ('', '0'):
         sys.excepthook(type(error), error, error.__traceback__)
+    from avfake.listing import printable
+
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f'{error.filename}: {error.strerror}'
-    print(f'avfake: {" ".join(text.split())}', file=sys.stderr)
+    print(f'avfake: {printable(" ".join(text.split()))}', file=sys.stderr)
 
 # %% ../nbs/56_cli.ipynb #1c82868a
 @app.command()

@@ -126,10 +126,10 @@ def test_readme_leaves_out_what_is_hidden_and_moves_links(tmp_path):
     from readme import render
 
     (tmp_path / 'nbs' / 'images').mkdir(parents=True)
-    for name in 'nbs/images/one.png', 'nbs/03_media.ipynb', 'LICENSE':
+    for name in 'nbs/images/one.png', 'nbs/07_media.ipynb', 'LICENSE':
         (tmp_path / name).touch()
     page = (
-        '# T\n\n![fig](images/one.png) [m](03_media.ipynb#top) [l](../LICENSE) [w](https://a.b/c)\n\n```\n[x](y)\n```'
+        '# T\n\n![fig](images/one.png) [m](07_media.ipynb#top) [l](../LICENSE) [w](https://a.b/c)\n\n```\n[x](y)\n```'
     )
     nb = v4.new_notebook(
         cells=[
@@ -142,7 +142,7 @@ def test_readme_leaves_out_what_is_hidden_and_moves_links(tmp_path):
     write(nb, tmp_path / 'nbs' / 'index.ipynb')
     text = render(tmp_path / 'nbs' / 'index.ipynb', tmp_path)
     assert (
-        '![fig](nbs/images/one.png) [m](nbs/03_media.ipynb#top) [l](LICENSE) [w](https://a.b/c)' in text
+        '![fig](nbs/images/one.png) [m](nbs/07_media.ipynb#top) [l](LICENSE) [w](https://a.b/c)' in text
         and '[x](y)' in text
     )
     assert (

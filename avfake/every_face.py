@@ -104,15 +104,15 @@ class FaceCutter:
         for track in chosen[1:]:
             self._write(faces, track, facts)
         if self.every:
-            self._name_short_ones(faces, seen)
+            self._name_short_ones(faces, [*seen, *chosen])
         others = 0 if self.every else len([track for track in seen if track not in chosen])
         facts.update(self._describe(faces, chosen[0]), other_faces=others)
         yield from faces.clips(chosen[0])
 
-    def _name_short_ones(self, faces, seen):
+    def _name_short_ones(self, faces, named):
         "Faces that are seen too shortly become rows with the reason."
         for track in faces.tracks:
-            if track not in seen:
+            if track not in named:
                 detail = f'seen for {faces.longest(track)} frames on end, {self.min_frames} are needed'
                 self.rows.append(dict(self._describe(faces, track), entry='', reason='too short', detail=detail))
 

@@ -71,6 +71,14 @@ def test_several_people_in_turn_are_no_lack_of_faces(tmp_path):
     assert sum(row['reason'] == '' for row in rows) >= 4  # 20 frames are enough for a window of 16
 
 
+def test_a_short_clip_has_one_row(tmp_path):
+    shown, audio = person_in_turn(2, 0, 1, 10)
+    path = write_video(tmp_path / 'short.mp4', shown, audio)
+    for every in (False, True):
+        (row,) = extract_faces(path, tmp_path / str(every), every=every)
+        assert (row['reason'], row['frames']) == ('', 10)  # for the detector to refuse
+
+
 def test_each_face_has_its_line_and_its_picture(three, detector):
     report = examine_faces(detector, three)
     photograph, *people = report.verdicts

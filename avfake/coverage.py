@@ -15,6 +15,7 @@ import numpy as np
 from .cache import StoredClip
 from .clock import Jump
 from .media import FPS
+from .mouth import runs_of
 from .streams import Track, other_tracks
 
 # %% ../nbs/63_coverage.ipynb #4d930466
@@ -67,8 +68,7 @@ def reasons_within(
     why = np.where(mouth_known, '', 'no face').astype(object)
     if listens is not None:
         why[listens & mouth_known & ~has_value] = 'another face speaks'
-    edges = np.flatnonzero(np.diff(np.r_[False, ~has_value, False]))
-    for a, b in edges.reshape(-1, 2):
+    for a, b in runs_of(~has_value):
         why[a:b] = _causes(why[a:b], at_begin=a == 0, at_end=b == len(why))
     return why
 

@@ -67,7 +67,8 @@ def face_picture(
     meant: FaceTrack,
 ) -> bytes:  # JPEG
     "A whole frame in which a face is seen, with boxes."
-    frame, picture, shrink = faces.pictures[meant]
+    frame, jpeg, shrink = faces.pictures[meant]
+    picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
     numbered = {i: box_at(track, frame, faces.cfg.max_gap) for i, track in enumerate(faces.tracks, 1)}
     boxes = {i: box * shrink for i, box in numbered.items() if box is not None}
     drawn = draw_boxes(picture, boxes, faces.tracks.index(meant) + 1)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIDEO_EXTENSIONS', 'OTHER_EXTENSIONS', 'HEAD', 'MAX_NESTED', 'HIDDEN', 'LINKS', 'NOT_VIDEOS', 'UNKNOWN', 'ODD',
            'ODD_NAMES', 'UNREADABLE', 'UNREADABLE_FILES', 'begins_as_video', 'printable', 'some_of', 'leads_out',
-           'Listing', 'list_files', 'list_videos']
+           'Listing', 'list_files']
 
 # %% ../nbs/20_listing.ipynb #3311bc8e
 import os
@@ -224,12 +224,3 @@ def list_files(
     for paths in out.skipped.values():
         paths.sort()
     return out
-
-
-def list_videos(
-    data_dir: Path,
-    links: Iterable[Path | str] = (),  # folders outside that links may lead to
-) -> tuple[list[str], Counter]:  # sorted paths relative to `data_dir`; what was skipped, counted
-    "Every video under `data_dir`. Whether it can be read shows later."
-    found = list_files(data_dir, links)
-    return found.videos, found.counts()

@@ -21,7 +21,7 @@ from .detector import Detector
 from .forgeries import paste_mouth, swap_sound
 from .media import FPS, SAMPLES_PER_FRAME
 from .metrics import binary_metrics
-from .mouth import MouthClip, join_clips
+from .mouth import MouthClip, join_clips, runs_of
 from .plots import COLOURS, new_figure
 
 # %% ../nbs/60_localisation.ipynb #8ecbdb0e
@@ -33,12 +33,6 @@ def overlap(
     both = np.clip(np.minimum(one[..., 1], other[..., 1]) - np.maximum(one[..., 0], other[..., 0]), 0, None)
     whole = one[..., 1] - one[..., 0] + other[..., 1] - other[..., 0] - both
     return np.divide(both, whole, out=np.zeros_like(both, dtype=float), where=whole > 0)
-
-
-def _runs(above):
-    "(first frame, frame after the last one) of each run of True"
-    edges = np.flatnonzero(np.diff(np.r_[False, above, False].astype(int)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
 
 
 def propose(
@@ -57,7 +51,7 @@ def propose(
     total = np.r_[0, np.cumsum(filled)]
     candidates = []
     for level in np.linspace(filled.min(), filled.max(), levels + 1)[:-1]:
-        for a, b in _runs(filled > level):
+        for a, b in runs_of(filled > level).tolist():
             if (b - a) / FPS >= shortest:
                 candidates.append(((total[b] - total[a]) / (b - a), start + a / FPS, start + b / FPS))
     for row in np.array(sorted(candidates, reverse=True)).reshape(-1, 3):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIECE_SECONDS', 'PATCH_BYTES', 'PICTURE_SIDE', 'smooth', 'mouth_squares', 'crop_mouth', 'MouthClip', 'join_clips',
-           'Patch', 'cut_patch', 'prefetch', 'FollowedFaces', 'stream_mouth', 'read_mouth']
+           'Patch', 'cut_patch', 'prefetch', 'runs_of', 'FollowedFaces', 'stream_mouth', 'read_mouth']
 
 # %% ../nbs/15_mouth.ipynb #d3318797
 from collections.abc import Iterable, Iterator
@@ -180,6 +180,13 @@ PATCH_BYTES = 100_000_000  # of patches that are kept; a longer video is read ag
 PICTURE_SIDE = 640  # pixels of the longer side of a picture that shows whose mouth it is
 
 
+def runs_of(
+    mask: np.ndarray,  # [n] bool, one a frame
+) -> np.ndarray:  # [k, 2] first frame, and the one after the last, of each run of True
+    "Stretches of neighbouring frames."
+    return np.flatnonzero(np.diff(np.r_[False, mask, False])).reshape(-1, 2)
+
+
 class FollowedFaces:
     "The faces of a video, followed to its end, and what it takes to cut out the mouth of any of them."
 
@@ -198,11 +205,15 @@ class FollowedFaces:
         self.step = step
         self.reading = reading
         self.tracker = FaceTracker(cfg)
-        self.pictures = {} if with_pictures else None  # track -> (frame, the whole picture, by how much it shrank)
+        self.pictures = (
+            {} if with_pictures else None
+        )  # track -> (frame, the whole picture as a JPEG, by how much it shrank)
         self.kept = []  # for each piece its frames' patches by track and its sound; None where that is too much
         self.bytes_kept = 0
         self.loud = []  # for each piece, of each frame in decibels
         self._follow(max_seconds, facts)
+        self.tracks = self.tracker.tracks  # the largest and longest first
+        self.seen = {}  # track -> what `_how_seen` found
 
     def _follow(self, max_seconds, facts):
         tracker = self.tracker
@@ -235,29 +246,32 @@ class FollowedFaces:
             if track not in self.pictures or track.n_frames == self.cfg.detect_every:
                 shrink = min(1.0, PICTURE_SIDE / max(frame.shape[:2]))
                 picture = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-                self.pictures[track] = self.tracker.n - 1, picture, shrink
+                jpeg = cv2.imencode('.jpg', picture[..., ::-1])[1]  # a film has faces by the hundred
+                self.pictures[track] = self.tracker.n - 1, jpeg, shrink
 
     @property
     def n_frames(self) -> int:
         return self.tracker.n
 
-    @property
-    def tracks(self) -> list[FaceTrack]:  # the largest and longest first
-        return self.tracker.tracks
-
     def squares(self, track: FaceTrack) -> tuple:  # as `mouth_squares` gives them
         "Where the mouth of a face lies in each frame, and in which frames the face was detected."
         return mouth_squares(track, self.n_frames, self.cfg)
 
+    def _how_seen(self, track) -> tuple[float, int]:
+        "What `fraction` and `longest` say, worked out once: the squares of hours are many."
+        if track not in self.seen:
+            squares, face_detected = self.squares(track)
+            lengths = np.diff(runs_of(np.isfinite(squares[:, 0])))
+            self.seen[track] = float(face_detected.mean()), int(lengths.max(initial=0))
+        return self.seen[track]
+
     def fraction(self, track: FaceTrack) -> float:
         "Of the frames, those in which a face was detected."
-        return float(self.squares(track)[1].mean())
+        return self._how_seen(track)[0]
 
     def longest(self, track: FaceTrack) -> int:
         "The most frames on end in which the place of its mouth is known."
-        known = np.isfinite(self.squares(track)[0][:, 0])
-        edges = np.flatnonzero(np.diff(np.r_[False, known, False].astype(int)))
-        return int((edges[1::2] - edges[::2]).max(initial=0))
+        return self._how_seen(track)[1]
 
     def speaker(self) -> FaceTrack:
         "The face that speaks, of those that are there often enough; raises `MediaError` where none is."

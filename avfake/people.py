@@ -11,23 +11,19 @@ import re
 
 import pandas as pd
 
-from .class_names import NO_CLASS_NAMES, names_a_forgery
-from .face_sets import leave_out_the_rest, rows_of, stands_alone
+from .class_names import NO_CLASS_NAMES, names_a_forgery, plain_name
+from .face_sets import leave_out_the_rest, paths_of_form, rows_of, stands_alone
 from .listing import Listing, some_of
 from .metadata import TYPES, IndexReport
 
 # %% ../nbs/26_people.ipynb #a67ed885
-def _tells_nobody(folder):
-    return re.sub(r'[-_\s]+', '_', folder).casefold() in NO_CLASS_NAMES
-
-
 def persons_of(
     places: list[str],  # of authentic clips, relative to their class folder
 ) -> tuple[list[str], str]:  # a person each; what to say of it
     "Who is seen in authentic clips, by their folders or else by the names of the files."
     split = [p.split('/') for p in places]
     stems = [re.sub(r'\.[^.]*$', '', o[-1]) or o[-1] for o in split]
-    folders = [[f for f in o[:-1] if not _tells_nobody(f)] for o in split]
+    folders = [[f for f in o[:-1] if plain_name(f) not in NO_CLASS_NAMES] for o in split]
     while folders and all(len(o) > 1 for o in folders) and len({o[0] for o in folders}) == 1:
         folders = [o[1:] for o in folders]
     first = {o[0] for o in folders if o}
@@ -44,7 +40,7 @@ def person_of_forged(
     "Who is seen in a forged clip: an authentic person that its path names, else its folder, else its file's name."
     *folders, name = place.split('/')
     stem = re.sub(r'\.[^.]*$', '', name) or name
-    candidates = [f for f in folders if not _tells_nobody(f)]
+    candidates = [f for f in folders if plain_name(f) not in NO_CLASS_NAMES]
     named = [o for o in (*candidates, stem) if o in authentic]
     return (named or candidates or [stem])[0]
 
@@ -100,7 +96,7 @@ def is_avlips(files: Listing) -> bool:
 
 def read_avlips(files: Listing, report: IndexReport) -> pd.DataFrame:
     "The clips of both folders, with their sound."
-    found = {p: m for p in files.videos if (m := _AVLIPS.fullmatch(p))}
+    found = paths_of_form(files, _AVLIPS)
     sounds = set(files.others('.wav'))
     rows = []
     for path, m in found.items():
@@ -129,13 +125,13 @@ _POLYGLOT = re.compile(rf'(?:.*/)?(?P<seen>{_LANGUAGE}_\d+)(?:_to_{_LANGUAGE}_(?
 
 def is_polyglot(files: Listing) -> bool:
     "Are all names of the form of PolyGlotFake, and some of them forged?"
-    found = [_POLYGLOT.fullmatch(p) for p in files.videos]
-    return all(found) and any(m['method'] for m in found)
+    found = paths_of_form(files, _POLYGLOT)
+    return len(found) == len(files.videos) and any(m['method'] for m in found.values())
 
 
 def read_polyglot(files: Listing, report: IndexReport) -> pd.DataFrame:
     "Authentic and forged clips by their names."
-    found = {p: m for p in files.videos if (m := _POLYGLOT.fullmatch(p))}
+    found = paths_of_form(files, _POLYGLOT)
     rows = [
         dict(
             path=p,
@@ -158,13 +154,13 @@ _KODF = re.compile(
 
 def is_kodf(files: Listing) -> bool:
     "Are there forged clips at the places and by the names of KoDF?"
-    forged = any(m and m['seen'] for m in map(_KODF.fullmatch, files.videos))
+    forged = any(m['seen'] for m in paths_of_form(files, _KODF).values())
     return forged and stands_alone(files, _KODF, 'original_videos')
 
 
 def read_kodf(files: Listing, report: IndexReport) -> pd.DataFrame:
     "The clips at their documented places."
-    found = {p: m for p in files.videos if (m := _KODF.fullmatch(p))}
+    found = paths_of_form(files, _KODF)
     rows = [
         dict(
             path=p,

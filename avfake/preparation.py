@@ -101,14 +101,13 @@ def draw_split(
 ) -> pd.DataFrame:  # with splits; what cannot be used stays 'unused'
     "Split the videos that can be used, so that no split is left with bad files alone."
     bad = table[table.reason != '']
+    reasons = ', '.join(f'{n} {reason}' for reason, n in bad.reason.value_counts().items())
     usable = manifest[~manifest.path.isin(bad.path)]
     if not (usable.label == 0).any():
-        reasons = ', '.join(f'{n} {reason}' for reason, n in bad.reason.value_counts().items())
         raise ValueError(f'no authentic video can be used: {reasons}')
     try:
         split = make_splits(usable, seed=seed, digests=video_digests(table))
     except ValueError as e:
-        reasons = ', '.join(f'{n} {reason}' for reason, n in bad.reason.value_counts().items())
         raise ValueError(f'{e} ({len(bad):,} videos cannot be used: {reasons})' if len(bad) else str(e)) from e
     rest = manifest.drop(usable.index).assign(split='unused')
     return pd.concat([split, rest]).loc[manifest.index]

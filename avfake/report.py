@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_FILMS', 'HEADLINES', 'draw_film_strip', 'draw_spectrogram', 'draw_anomaly', 'plot_evidence', 'film', 'Report',
-           'rejected_report', 'judged_report', 'report_on', 'calibrated_threshold', 'examine', 'judge']
+           'rejected_report', 'judged_report', 'report_on', 'calibrated_threshold', 'extract_and_report', 'examine',
+           'judge']
 
 # %% ../nbs/67_report.ipynb #ea249798
 import tempfile
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -298,10 +300,11 @@ def _picture(row):
 def report_on(
     detector: Detector,
     path: Path | str,
-    row: dict,  # what `extract_faces` made of a face
+    rows: list[dict],  # from `extract_faces`, of which the first counts
     threshold: Threshold,
 ) -> Report:
     "Score a face that was extracted, and keep the evidence."
+    row = rows[0]
     try:
         score, clip = score_extracted(detector, path, row)
     except MediaError as error:
@@ -320,6 +323,23 @@ def calibrated_threshold(
     return threshold
 
 
+def extract_and_report(
+    report: Callable,  # (detector, path, rows of `extract_faces`, threshold) -> report
+    detector: Detector,
+    path: Path | str,
+    false_alarm: float,  # fraction of authentic clips that may be called anomalous
+    **options,  # of `extract_faces`
+):  # what `report` makes of it
+    "Extract a video into a folder that goes with its report; raises `ValueError` when the detector is not calibrated."
+    threshold = calibrated_threshold(detector, false_alarm)
+    folder = tempfile.TemporaryDirectory(prefix='avfake-')
+    cfg = detector.cfg
+    rows = extract_faces(path, folder.name, cfg.mouth, min_frames=cfg.window.vis_num_frames, **options)
+    made = report(detector, path, rows, threshold)
+    weakref.finalize(made, folder.cleanup)  # the report reads the clips when it is shown
+    return made
+
+
 def examine(
     detector: Detector,
     path: Path | str,
@@ -328,12 +348,7 @@ def examine(
     **sound,  # `audio` and `audio_track` of `extract_clip`
 ) -> Report:  # never raises for a bad file
     "Judge the speaker of a video and keep the evidence; raises `ValueError` when the detector is not calibrated."
-    threshold = calibrated_threshold(detector, false_alarm)
-    folder = tempfile.TemporaryDirectory(prefix='avfake-')
-    rows = extract_faces(path, folder.name, detector.cfg.mouth, max_seconds=max_seconds, **sound)
-    report = report_on(detector, path, rows[0], threshold)
-    weakref.finalize(report, folder.cleanup)  # the report reads the clip when it is shown
-    return report
+    return extract_and_report(report_on, detector, path, false_alarm, max_seconds=max_seconds, **sound)
 
 
 def judge(

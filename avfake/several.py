@@ -7,7 +7,6 @@ __all__ = ['MIN_SECONDS', 'ScoredFace', 'spans_of', 'score_faces', 'VideoReport'
 
 # %% ../nbs/68_several.ipynb #49f4ae52
 import tempfile
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,11 @@ import numpy as np
 from .cache import MAX_SECONDS, StoredClip
 from .conformal import Threshold
 from .detector import ClipScore, Detector, score_extracted
-from .every_face import extract_faces
 from .files import MediaError
 from .media import FPS
+from .mouth import runs_of
 from .pages import render, write_page
-from .report import Report, calibrated_threshold, judged_report, rejected_report
+from .report import Report, extract_and_report, judged_report, rejected_report
 from .speaking import speaking_faces
 from .verdict import Verdict
 
@@ -46,8 +45,7 @@ def spans_of(
     min_seconds: float = MIN_SECONDS,
 ) -> list[tuple[float, float]]:  # seconds of the file: start and end
     "The stretches of frames that are long enough to be named."
-    edges = np.flatnonzero(np.diff(np.r_[False, frames, False].astype(int)))
-    spans = [(start + a / FPS, start + b / FPS) for a, b in zip(edges[::2], edges[1::2])]
+    spans = [(start + a / FPS, start + b / FPS) for a, b in runs_of(frames).tolist()]
     return [(round(a, 3), round(b, 3)) for a, b in spans if b - a >= min_seconds]
 
 
@@ -128,11 +126,6 @@ class VideoReport:
             )
         return lines
 
-    def thumbnail(self) -> str:
-        "That of the most anomalous face, as an address; '' if there is none."
-        worst = max(self.reports, key=lambda r: -np.inf if r.verdict.score is None else r.verdict.score)
-        return worst.thumbnail()
-
     def save(self, path: Path | str) -> Path:
         "Write one HTML file that needs nothing else."
         verdicts = ', '.join(dict.fromkeys(v.verdict for v in self.verdicts))
@@ -169,11 +162,4 @@ def examine_faces(
     **sound,  # `audio` and `audio_track` of `extract_clip`
 ) -> VideoReport:  # never raises for a bad file
     "Judge every face of a video and keep the evidence; raises `ValueError` when the detector is not calibrated."
-    threshold = calibrated_threshold(detector, false_alarm)
-    folder = tempfile.TemporaryDirectory(prefix='avfake-')
-    cfg = detector.cfg
-    settings = dict(every=True, min_frames=cfg.window.vis_num_frames, max_seconds=max_seconds)
-    rows = extract_faces(path, folder.name, cfg.mouth, **settings, **sound)
-    report = report_faces(detector, path, rows, threshold)
-    weakref.finalize(report, folder.cleanup)  # the report reads the clips when it is shown
-    return report
+    return extract_and_report(report_faces, detector, path, false_alarm, every=True, max_seconds=max_seconds, **sound)

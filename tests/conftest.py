@@ -51,3 +51,17 @@ def real_data():
     if not folder:
         pytest.skip('AVFAKE_DATA names no folder of real clips')
     return Path(folder)
+
+
+@pytest.fixture(scope='module')
+def detector():
+    "Never trained, and calibrated on made-up scores: a verdict needs no more."
+    import torch
+
+    from avfake.detector import Detector, make_config
+
+    torch.manual_seed(0)
+    detector = Detector(make_config('small', ar_layers=1)).eval()
+    detector.calibration = torch.linspace(-1, 1, 99)
+    detector.calibration_identities = torch.arange(99) % 9
+    return detector

@@ -8,13 +8,11 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hostile import good, moved, two_programmes
 from test_media import BACKGROUND, slate
 
 from avfake.cache import load_clip, open_clip
 from avfake.coverage import coverage
-from avfake.detector import Detector, make_config
 from avfake.extraction import extract_clip, extract_clips
 from avfake.files import MediaError
 from avfake.media import FPS, SAMPLE_RATE, probe, read_audio, stream_frames, stream_media
@@ -25,16 +23,6 @@ from avfake.video import write_video
 
 HALF = 0.51  # frames by which flash and click may be apart
 DEFAULT = av.stream.Disposition.default
-
-
-@pytest.fixture(scope='module')
-def detector():
-    "Never trained, and calibrated on made-up scores: a verdict needs no more."
-    torch.manual_seed(0)
-    detector = Detector(make_config('small', ar_layers=1)).eval()
-    detector.calibration = torch.linspace(-1, 1, 99)
-    detector.calibration_identities = torch.arange(99) % 9
-    return detector
 
 
 # ---------------------------------------------------------------- several tracks

@@ -20,7 +20,7 @@ from avfake.cache import load_clip
 from avfake.detector import Detector, make_config, score_extracted
 from avfake.extraction import _extract_job, extract_clip
 from avfake.files import MediaError
-from avfake.listing import list_videos
+from avfake.listing import list_files
 from avfake.media import FPS, SAMPLE_RATE
 from avfake.mouth import MouthClip
 from avfake.video import write_video
@@ -239,10 +239,10 @@ def test_no_right_to_read():
         if me == 0:
             os.seteuid(65_534)  # nobody; root may read everything
         try:
-            found, skipped = list_videos(data)
+            found = list_files(data)
             row = extract_clip(data / 'sealed' / 'b.mp4', Path(folder) / 'cache')
         finally:
             os.seteuid(me)
             (data / 'locked').chmod(0o755)
-    assert found == ['a.mp4', 'sealed/b.mp4'] and skipped['unreadable folders'] == 1
+    assert found.videos == ['a.mp4', 'sealed/b.mp4'] and found.counts()['unreadable folders'] == 1
     assert (row['reason'], row['detail']) == ('unreadable', 'Permission denied')

@@ -6,25 +6,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-import torch
 
-from avfake.detector import Detector, make_config
 from avfake.media import probe
 from avfake.report import examine
 from avfake.synthetic import make_clip
 from avfake.video import write_video
 
 DELAY = 0.5  # seconds by which the sound of the late video starts after its picture
-
-
-@pytest.fixture(scope='module')
-def detector():
-    "Never trained, and calibrated on made-up scores: a verdict needs no more."
-    torch.manual_seed(0)
-    detector = Detector(make_config('small', ar_layers=1)).eval()
-    detector.calibration = torch.linspace(-1, 1, 99)
-    detector.calibration_identities = torch.arange(99) % 9
-    return detector
 
 
 @pytest.fixture(scope='module')

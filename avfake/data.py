@@ -246,6 +246,8 @@ def make_loader(
         raise ValueError(f'batch_size = {batch_size}, but there are only {dataset.n_clips} clips; lower it')
     batches = ClipBatches(dataset, batch_size, shuffle, drop_last, identities, part)
     workers = fitting_workers(dataset, batch_size // part[0], workers)
+    if workers:
+        cv2.setNumThreads(1)  # its threads do not survive a fork, and a process that reads would wait for them for ever
     return DataLoader(
         dataset,
         batch_sampler=batches,

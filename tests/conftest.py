@@ -18,6 +18,7 @@ if os.environ.get('AVFAKE_DATA'):
 
 
 def pytest_configure(config):
+    config.addinivalue_line('markers', 'cuda: needs an NVIDIA GPU; `make gpu` runs these alone')
     if hasattr(config, 'workerinput'):
         return  # a process of pytest-xdist, which has it from the first
     handle, os.environ[COUNTS] = tempfile.mkstemp(prefix='avfake-counts-')

@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
 # Set by the user of `make run`; exported, so that a recipe sees them as shell variables and any character survives.
-export DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS LAYOUT SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
+export OUT DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS LAYOUT SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
 
 # Without ipywidgets, progress bars in a notebook are text, as they should be in a file; tqdm need not warn of it.
 export PYTHONWARNINGS := ignore:IProgress not found
@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install check-data-dir run bench test test-reliability lab format export clean-notebooks readme prepare constraints clean force
+.PHONY: help install check-data-dir run bench gpu gpu-pack test test-reliability lab format export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -127,6 +127,26 @@ bench: check-data-dir $(READY)  ## Measure speed and memory into nbs/benchmarks/
 	mkdir -p papermill_runs; \
 	$(PY) -m papermill nbs/benchmarks.ipynb papermill_runs/run-benchmarks.ipynb --cwd nbs --log-output --no-progress-bar "$$@" \
 	&& echo "The figures: nbs/benchmarks/; the executed notebook: papermill_runs/run-benchmarks.ipynb"
+
+# What a machine that has torch may lack, for Python 3.12 on Linux.
+GPU_PACKAGES := av pydantic pydantic-core annotated-types typing-inspection ai-edge-litert mambapy seaborn
+GPU_PLATFORM := --python-version 3.12 --implementation cp $(foreach n,2_28 2_27 2_17,--platform manylinux_$(n)_x86_64) --platform manylinux2014_x86_64
+
+gpu-pack: check-data-dir $(READY)  ## Pack for `make gpu` elsewhere: clips (DATA_DIR=) into gpu_pack/, packages into gpu_site/
+	@absolute() { $(PY) -c 'import os, sys; print(os.path.abspath(os.path.expanduser(sys.argv[1])))' "$$1"; }; \
+	data=; [ -z "$$DATA_DIR" ] || data=$$(absolute "$$DATA_DIR"); $(PY) -m avfake.pack "$$data" gpu_pack
+	@rm -rf gpu_site && mkdir gpu_site && $(PY) -m pip install -q --no-deps --no-compile --only-binary=:all: $(GPU_PLATFORM) \
+	  -c constraints.txt --target gpu_site/packages $(GPU_PACKAGES)
+	@cd gpu_site && rm -rf packages/ai_edge_litert/tools packages/ai_edge_litert/vendors packages/ai_edge_litert/*WebGpu* \
+	&& tar -cJf packages.tar.xz -C packages . && rm -rf packages && du -sm ../gpu_pack ../gpu_site
+
+gpu:  ## Measure this machine's GPU in 8 minutes into OUT=nbs/benchmarks/; needs gpu_pack/ and a python3 with torch, or .venv
+	@python=$$([ -x $(PY) ] && echo $(PY) || echo "$${PYTHON:-python3}"); \
+	if [ -f gpu_site/packages.tar.xz ] && [ ! -x $(PY) ]; then \
+	  mkdir -p gpu_site/packages && tar -xJf gpu_site/packages.tar.xz -C gpu_site/packages; \
+	  export PYTHONPATH="$$PWD/gpu_site/packages:$$PWD"; \
+	fi; \
+	"$$python" -m avfake.gpu measure gpu_pack "$${OUT:-nbs/benchmarks}" --seconds 450
 
 test: $(READY)  ## Run every notebook and the tests in tests/, each a counted pytest case
 	@$(PY) -m pytest tests -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)

@@ -211,8 +211,6 @@ def fit_detector(
         detector.eval()
         health |= density_nll(detector, others)
     fit_reference(detector, validation)
-    health['score_by_shift'] = score_by_shift(detector, validation.entries)
-    health['score_rise'] = score_rise(health['score_by_shift'])
     if calibration is not None:
         calibrate(detector, calibration)
     return history, health
@@ -269,6 +267,8 @@ def run_stages(config, cfg, train, validation, calibration, checkpoints, log) ->
     record_fit(detector, 'early stopping', validation)
     set_seed(cfg.seed)
     density, health = fit_detector(detector, train, validation, calibration, cfg, checkpoints, log)
+    health['score_by_shift'] = score_by_shift(detector, validation.entries)
+    health['score_rise'] = score_rise(health['score_by_shift'])
     best = sync[sync.best].iloc[-1]
     health |= {k: float(best[k]) for k in ('shift_accuracy', 'shift_accuracy_1', 'shift_chance')}
     return detector.eval(), pd.concat([sync, density], ignore_index=True), health

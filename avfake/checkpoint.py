@@ -20,6 +20,7 @@ from .blocks import best_device
 from .config import override
 from .detector import Detector, DetectorConfig
 from .files import atomic_path, file_digest
+from .recordings import KnownRecordings
 
 # %% ../nbs/47_checkpoint.ipynb #68637c32
 def save_tensors(
@@ -112,7 +113,8 @@ def read_state(
     saved: dict[str, Tensor],  # state of a detector of this or an earlier version
 ) -> dict[str, Tensor]:
     "The same under the names of today."
-    return {'calibration_identities': torch.zeros(0, dtype=torch.long), **with_new_names(saved)}
+    nothing_known = {f'recordings.{name}': value for name, value in KnownRecordings().state_dict().items()}
+    return {'calibration_identities': torch.zeros(0, dtype=torch.long), **nothing_known, **with_new_names(saved)}
 
 # %% ../nbs/47_checkpoint.ipynb #d22a1904
 def versions() -> dict[str, str]:

@@ -27,8 +27,9 @@ from tqdm.auto import tqdm
 from .blocks import best_device
 from .cache import open_clip
 from .checkpoint import load_tensors, read_state, save_tensors
+from .clip_score import ClipScore
 from .config import override
-from .detector import ClipScore, Detector, DetectorConfig
+from .detector import Detector, DetectorConfig
 from .encoders import ENCODERS, FeatureAudio, FeatureVisual, StreamConfig
 from .fitting import fit_detector
 from .stages import Clips

@@ -37,6 +37,7 @@ REASONS = {
     'another face speaks': 'another face fits the sound whenever this one is seen, so that its own is not heard',
     'still face': 'its mouth rests while that of another face moves: a photograph, or somebody who only listens',
     'several people': 'several people, none of them seen in half of the frames; use --faces all, or cut out one',
+    'unfamiliar recording': 'calibrate with authentic clips that were recorded like it, or give --judge_anyway',
     'silent': 'the sound track holds no sound; give a clip in which the speaker is heard',
     'unwritable': 'the video could not be written; check the folder, the free space and the name of the codec',
     'decoder crash': 'the process that read it died; convert the file to mp4, or give the machine more memory',

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_STD', 'check_role', 'record_fit', 'own_part', 'progress_bar', 'Reservoir', 'sample_of_all', 'moments_of_all',
-           'window_features', 'fit_features', 'fit_reference', 'calibrate', 'fit_detector', 'train_detector',
-           'run_stages']
+           'window_features', 'fit_features', 'fit_reference', 'facts_of_recordings', 'fit_recordings', 'calibrate',
+           'fit_detector', 'train_detector', 'run_stages']
 
 # %% ../nbs/53_fitting.ipynb #4db21160
 import warnings
@@ -24,6 +24,7 @@ from .cache import open_clip
 from .config import override
 from .detector import Detector, DetectorConfig
 from .objectives import check_features, score_by_shift, score_rise, training_warnings
+from .recordings import FACTS, MOST_KNOWN, recording_facts
 from avfake.stages import (
     Clips,
     TrainingLog,
@@ -171,6 +172,30 @@ def fit_reference(
     record_fit(detector, 'reference', clips)
 
 # %% ../nbs/53_fitting.ipynb #70960382
+def facts_of_recordings(
+    clips: Clips,
+    most: int = MOST_KNOWN,  # clips that are looked at; a random choice where there are more
+) -> Tensor:  # [n, len(FACTS)]
+    "How clips were recorded."
+    chosen = np.sort(np.random.default_rng(0).permutation(len(clips))[:most])
+    mine = progress_bar(own_part(chosen.tolist()), 'recordings')
+    facts = gather_object([recording_facts(open_clip(clips.entries[i])) for i in mine])
+    return torch.stack(facts) if facts else torch.zeros(0, len(FACTS))
+
+
+def fit_recordings(
+    detector: Detector,
+    train: Clips,
+    calibration: Clips,
+):
+    "Keep how training clips were recorded, and from when on a recording is unlike all of them."
+    check_role(train, 'train', 'known recordings')
+    check_role(calibration, 'calibration', 'limit of known recordings')
+    detector.recordings.fit(facts_of_recordings(train))
+    detector.recordings.calibrate(facts_of_recordings(calibration))
+    record_fit(detector, 'recordings', train)
+
+
 def calibrate(
     detector: Detector,  # all else fitted
     clips: Clips,  # of calibration
@@ -213,6 +238,7 @@ def fit_detector(
     fit_reference(detector, validation)
     if calibration is not None:
         calibrate(detector, calibration)
+        fit_recordings(detector, train, calibration)
     return history, health
 
 # %% ../nbs/53_fitting.ipynb #de3b750f

@@ -21,9 +21,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cache import MAX_SECONDS, StoredClip, StoredSound
+from .clip_score import ClipScore
 from .conformal import Threshold, p_value
-from .coverage import SHORTEST, coverage
-from .detector import ClipScore, Detector, score_extracted
+from .coverage import SHORTEST, coverage, say_places
+from .detector import Detector, score_extracted
 from .every_face import extract_faces
 from .files import MediaError
 from .log_mel import HOP, log_mel
@@ -166,7 +167,7 @@ class Report:
         v, t = self.verdict, self.threshold
         if v.score is None:
             return [f'{v.reason}.', f'{v.remedy[:1].upper()}{v.remedy[1:]}.']
-        caveats = [f'{c[:1].upper()}{c[1:]}.' for c in t.caveats]
+        caveats = [v.unlike] * bool(v.differs) + [f'{c[:1].upper()}{c[1:]}.' for c in t.caveats]
         return [
             f'Of authentic clips like the {t.n_calibration} that the detector was calibrated on, about {v.p_value:.1%} '
             f'look at least as anomalous (p = {v.p_value:.3f}; with so many clips no p can be below '
@@ -266,7 +267,11 @@ def judged_report(
     clip: StoredClip,
     listens: np.ndarray | None = None,  # [n] bool: frames in which another face speaks; none if None
 ) -> Report:
-    "Say what a score means, and keep the evidence."
+    "Say what a score means, and keep the evidence; a recording unlike those that the detector knows is not judged."
+    differs = detector.recordings.unfamiliar(clip)
+    if differs and not detector.judge_anyway:
+        detail = f'it differs from those the detector knows in {say_places(differs)}'
+        return rejected_report(detector, path, row, threshold, MediaError(path, 'unfamiliar recording', detail))
     start = clip.start
     covered = coverage(clip, score.frame_log_prob, listens)
     verdict = Verdict(
@@ -285,6 +290,7 @@ def judged_report(
         notes=covered.notes,
         face=row.get('face', 1),
         faces=row.get('faces', 1),
+        differs=differs,
     )
     origin = provenance(detector, path, row, covered.length)
     settings = settings_text(asdict(detector.cfg))

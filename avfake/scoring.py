@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORED', 'COPIED', 'score_table', 'examples', 'sample_clips', 'localise_clips', 'Evaluation', 'describe',
-           'threshold_notes', 'measure', 'add_localisation', 'add_robustness']
+           'unfamiliar_share', 'unfamiliar_notes', 'threshold_notes', 'measure', 'add_localisation', 'add_robustness']
 
 # %% ../nbs/71_scoring.ipynb #e0603227
 from dataclasses import asdict, dataclass, field
@@ -17,10 +17,11 @@ from tqdm.auto import tqdm
 
 from .cache import open_clip
 from .checkpoint import versions
+from .clip_score import ClipScore
 from .conformal import Threshold
 from .controls import control_scores, measure_controls
 from .corruptions import CORRUPTIONS
-from .detector import ClipScore, Detector
+from .detector import Detector
 from .evaluation import audit_warnings, evaluate_results
 from .evaluation_plots import plot_auc_by_group, plot_evaluation
 from .localisation import Localised, localisation_table, localise, partly_forged, plot_localisation
@@ -29,6 +30,7 @@ from .metadata import read_periods
 from .objectives import training_warnings
 from .plots import plot_training_curves
 from .preparation import Prepared
+from .recordings import recording_facts
 from .results import rows_of_split, threshold_of
 from .robustness import corrupted_scores, plot_robustness, robustness_table
 from .stored_splits import split_hash
@@ -51,15 +53,19 @@ def score_table(
     usable = rows[rows.reason == '']
     if splits is not None:
         usable = usable[usable.split.isin(splits)]
-    scored, measured = {}, {}
+    scored, measured, unlike = {}, {}, {}
+    known = detector.recordings
     for row in tqdm(usable.itertuples(), total=len(usable), desc='score', unit='clip', mininterval=5):
         clip = open_clip(row.entry)
         scored[row.path] = detector.score_clip(clip)
         measured[row.path] = measure_controls(detector, clip, scored[row.path], controls)
+        if known.limit.isfinite():
+            unlike[row.path] = float(known.distance(recording_facts(clip)[None])[0] / known.limit)
     results = rows[COPIED].copy()
     for name in ('score', 'log_prob', 'sync_score', 'windows'):
         results[name] = rows.path.map({path: getattr(score, name) for path, score in scored.items()})
     results['windows'] = results.windows.fillna(0).astype(int)
+    results['unlike'] = rows.path.map(unlike).astype(float)  # above 1: recorded unlike what the detector knows
     passed_over = 'split not scored: ' + rows.split.astype(str).replace('', 'came later')
     results['reason'] = rows.reason.where(rows.reason != '', passed_over).where(~rows.path.isin(scored), '')
     return results, control_scores(measured, rows), scored
@@ -159,6 +165,38 @@ def describe(
     )
 
 
+def unfamiliar_share(
+    results: pd.DataFrame,  # rows of a results table with the column `unlike`
+    threshold: Threshold | None,
+) -> dict:  # clips, and of authentic and forged ones the share that is unlike what is known; false alarms of the rest
+    "How many clips `avfake score` would not judge, because they were recorded unlike what the detector knows."
+    rows = results[results.score.notna() & results.unlike.notna()]
+    if rows.empty:
+        return {}
+    shares = {}
+    for name, group in (('authentic', rows[rows.label == 0]), ('forged', rows[rows.label == 1])):
+        shares[name] = dict(clips=len(group), unlike=float((group.unlike > 1).mean()) if len(group) else None)
+    judged = rows[(rows.label == 0) & (rows.unlike <= 1)]
+    if threshold is not None and len(judged):
+        shares['authentic']['false_alarms_of_judged'] = float((judged.score > threshold.value).mean())
+    return shares
+
+
+def unfamiliar_notes(
+    shares: dict,  # from `unfamiliar_share`
+) -> list[str]:
+    "The same in words."
+    if not shares or not any(shares[name]['unlike'] for name in ('authentic', 'forged')):
+        return []
+    parts = [
+        f'{of["unlike"]:.1%} of {of["clips"]:,} {name} clips' for name, of in shares.items() if of['unlike'] is not None
+    ]
+    return [
+        f'{" and ".join(parts)} were recorded unlike those that the detector knows: '
+        '`avfake score` would not judge them, the figures here count them'
+    ]
+
+
 def threshold_notes(
     threshold: Threshold | None,  # from `threshold_of`
 ) -> list[str]:
@@ -189,7 +227,8 @@ def measure(
     what = describe(detector, prepared, seed)
     metrics = evaluate_results(results, control, threshold, split, seed=seed, meta=what)
     metrics['warnings'] = audit_warnings(metrics) + training_warnings(detector.metadata.get('sentinels', {}))
-    metrics['notes'] += [*threshold_notes(threshold), *prepared.notes]
+    metrics['recordings'] = unfamiliar_share(rows, threshold)
+    metrics['notes'] += [*threshold_notes(threshold), *unfamiliar_notes(metrics['recordings']), *prepared.notes]
     found = Evaluation(results, metrics, scored, control)
     found.figures['Scores'] = plot_evaluation(results, metrics, examples(rows, scored))
     found.figures['Controls'] = plot_auc_by_group(metrics)

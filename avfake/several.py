@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from .cache import MAX_SECONDS, StoredClip
+from .clip_score import ClipScore
 from .conformal import Threshold
-from .detector import ClipScore, Detector, score_extracted
+from .detector import Detector, score_extracted
 from .files import MediaError
 from .media import FPS
 from .mouth import runs_of

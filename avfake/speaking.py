@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .detector import ClipScore, Detector
+from .clip_score import ClipScore
+from .detector import Detector
 
 # %% ../nbs/46_speaking.ipynb #2d209c45
 FIT = 2.0  # standard deviations below the mean of authentic clips down to which a face fits the sound

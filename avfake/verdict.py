@@ -37,6 +37,7 @@ class Verdict:
     notes: list = ()  # sentences on what else is in the file
     face: int = 1  # which of the faces that are seen, from 1: the largest and longest first
     faces: int = 1  # how many are seen
+    differs: list = ()  # in what the recording differs from those that the detector knows; empty where it is like them
     speaks: list = ()  # seconds in which this face fits the sound better than the others: (start, end)
 
     def __str__(self):
@@ -44,7 +45,15 @@ class Verdict:
             remedy = f' ({self.remedy})' if self.remedy else ''
             return f'{self.name}: {self.verdict}: {self.reason}{remedy}'
         left_out = say_not_judged(self.not_judged, self.length)
-        return ' '.join(filter(None, [self.finding, self.speaking, left_out, *self.notes]))
+        return ' '.join(filter(None, [self.finding, self.unlike, self.speaking, left_out, *self.notes]))
+
+    @property
+    def unlike(self) -> str:
+        "That the recording is unlike those that the detector knows, in a sentence; '' where it is like them."
+        if not self.differs:
+            return ''
+        how = say_places(self.differs)
+        return f'The rate does not hold: this recording differs from those the detector knows in {how}.'
 
     @property
     def speaking(self) -> str:

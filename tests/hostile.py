@@ -30,7 +30,7 @@ from avfake.synthetic import make_clip
 from avfake.video import write_video
 
 JUDGED = frozenset({''})
-NEVER_OF_A_FILE = {'missing', 'unwritable', 'decoder crash', 'time limit', 'unexpected error'}
+NEVER_OF_A_FILE = {'missing', 'unwritable', 'unfamiliar recording', 'decoder crash', 'time limit', 'unexpected error'}
 BROKEN = frozenset({*REASONS} - NEVER_OF_A_FILE)  # what may become of a broken file
 ODD = BROKEN | JUDGED
 

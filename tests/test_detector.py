@@ -6,8 +6,9 @@ import torch
 
 from avfake import blocks
 from avfake.blocks import best_device, fold_norms, make_backbone
+from avfake.clip_score import ClipScore
 from avfake.config import override
-from avfake.detector import ClipScore, Detector, make_config
+from avfake.detector import Detector, make_config
 from avfake.inspection import clip_delay_logits
 from avfake.mouth import MouthClip
 from avfake.sync import WindowFeatures

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from avfake.detector import ClipScore, Detector, make_config
+from avfake.clip_score import ClipScore
+from avfake.detector import Detector, make_config
 from avfake.every_face import extract_faces
 from avfake.extraction import extract_clip
 from avfake.mouth import FollowedFaces

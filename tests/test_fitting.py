@@ -14,6 +14,7 @@ import torch
 import avfake.fitting as fitting
 from avfake.detector import Detector, make_config
 from avfake.preparation import Prepared
+from avfake.recordings import FACTS, MARGIN
 from avfake.results import threshold_of
 from avfake.splits import make_splits
 from avfake.stages import Clips
@@ -65,6 +66,12 @@ def made_scores(detector, entry, *_):
     yield dict(density=density, sync_log_prob=-2 * number + 3 * spread)
 
 
+def made_facts(entry) -> torch.Tensor:
+    "How a clip was recorded, from its number."
+    rng = torch.Generator().manual_seed(int(Path(entry).stem))
+    return torch.randn(len(FACTS), generator=rng)
+
+
 def make_clips(role: str, numbers) -> Clips:
     return Clips(role, [f'{i}.clip' for i in numbers], [f'id{i % 3}' for i in numbers])
 
@@ -75,6 +82,7 @@ def use_made_clips(monkeypatch):
     monkeypatch.setattr(Detector, 'windows', made_scores)
     monkeypatch.setattr(fitting, 'score_by_shift', lambda *_: {})
     monkeypatch.setattr(fitting, 'open_clip', lambda entry: entry)
+    monkeypatch.setattr(fitting, 'recording_facts', made_facts)
     monkeypatch.setattr(Detector, 'score_clip', lambda self, entry: SimpleNamespace(score=float(Path(entry).stem)))
 
 
@@ -84,6 +92,7 @@ def made(monkeypatch):
 
 
 TRAIN, VALIDATION, CALIBRATION = range(0, 20), range(20, 26), range(26, 30)
+ROLES = dict(train=TRAIN, validation=VALIDATION, calibration=CALIBRATION)
 
 
 @pytest.fixture
@@ -144,6 +153,22 @@ def test_the_floor_lies_below_what_real_recordings_have(monkeypatch):
     assert detector.reference[:, 1].tolist() == pytest.approx([0.0086, 1.1], rel=0.02)
 
 
+def test_known_recordings_are_training_clips_and_calibration_clips_say_how_far_is_too_far(fitted):
+    facts = {role: torch.stack([made_facts(f'{i}.clip') for i in numbers]) for role, numbers in ROLES.items()}
+    known = fitted.detector.recordings
+    mean, std = facts['train'].mean(0), facts['train'].std(0, correction=0)
+    assert torch.allclose(known.facts, (facts['train'] - mean) / std, atol=1e-5)
+    assert known.limit == pytest.approx(MARGIN * torch.quantile(known.distance(facts['calibration']), 0.95).item())
+    assert known.differences(facts['train'][0]) == [] and len(known.differences(mean + 10 * std)) == 3
+    assert fitted.detector.metadata['fitted']['recordings']['role'] == 'train'
+
+
+def test_without_calibration_clips_no_recording_is_unfamiliar(made):
+    detector = Detector(CONFIG)
+    fitting.fit_recordings(detector, make_clips('train', TRAIN), Clips('calibration', [], []))
+    assert detector.recordings.differences(torch.full((len(FACTS),), 99.0)) == []
+
+
 def test_nothing_is_left_on_disk(fitted):
     assert [p.name for p in fitted.folder.iterdir()] == ['density.pt']
 
@@ -151,7 +176,11 @@ def test_nothing_is_left_on_disk(fitted):
 def test_metadata_say_which_clips(fitted):
     records = fitted.detector.metadata['fitted']
     assert {part: r['role'] for part, r in records.items()} == dict(
-        whitening='train', negatives='train', reference='validation', calibration='calibration'
+        whitening='train',
+        negatives='train',
+        reference='validation',
+        calibration='calibration',
+        recordings='train',
     )
     assert (records['reference']['clips'], records['reference']['identities']) == (6, 3)
     assert records['whitening']['sha256'] == records['negatives']['sha256'] != records['reference']['sha256']

@@ -186,13 +186,12 @@ def facts_of_recordings(
 def fit_recordings(
     detector: Detector,
     train: Clips,
-    calibration: Clips,
+    *others: Clips,  # of other people
 ):
     "Keep how training clips were recorded, and from when on a recording is unlike all of them."
     check_role(train, 'train', 'known recordings')
-    check_role(calibration, 'calibration', 'limit of known recordings')
     detector.recordings.fit(facts_of_recordings(train))
-    detector.recordings.calibrate(facts_of_recordings(calibration))
+    detector.recordings.calibrate(torch.cat([facts_of_recordings(clips) for clips in others]))
     record_fit(detector, 'recordings', train)
 
 
@@ -238,7 +237,7 @@ def fit_detector(
     fit_reference(detector, validation)
     if calibration is not None:
         calibrate(detector, calibration)
-        fit_recordings(detector, train, calibration)
+        fit_recordings(detector, train, validation, calibration)
     return history, health
 
 # %% ../nbs/55_fitting.ipynb #de3b750f

@@ -14,7 +14,7 @@ import torch
 import avfake.fitting as fitting
 from avfake.detector import Detector, make_config
 from avfake.preparation import Prepared
-from avfake.recordings import FACTS, MARGIN
+from avfake.recordings import FACTS, FAMILIAR
 from avfake.results import threshold_of
 from avfake.splits import make_splits
 from avfake.stages import Clips
@@ -153,17 +153,18 @@ def test_the_floor_lies_below_what_real_recordings_have(monkeypatch):
     assert detector.reference[:, 1].tolist() == pytest.approx([0.0086, 1.1], rel=0.02)
 
 
-def test_known_recordings_are_training_clips_and_calibration_clips_say_how_far_is_too_far(fitted):
+def test_known_recordings_are_training_clips_and_those_of_others_say_how_far_is_too_far(fitted):
     facts = {role: torch.stack([made_facts(f'{i}.clip') for i in numbers]) for role, numbers in ROLES.items()}
     known = fitted.detector.recordings
     mean, std = facts['train'].mean(0), facts['train'].std(0, correction=0)
     assert torch.allclose(known.facts, (facts['train'] - mean) / std, atol=1e-5)
-    assert known.limit == pytest.approx(MARGIN * torch.quantile(known.distance(facts['calibration']), 0.95).item())
+    others = torch.cat([facts['validation'], facts['calibration']])
+    assert known.limit == pytest.approx(torch.quantile(known.distance(others), FAMILIAR).item())
     assert known.differences(facts['train'][0]) == [] and len(known.differences(mean + 10 * std)) == 3
     assert fitted.detector.metadata['fitted']['recordings']['role'] == 'train'
 
 
-def test_without_calibration_clips_no_recording_is_unfamiliar(made):
+def test_without_clips_of_others_no_recording_is_unfamiliar(made):
     detector = Detector(CONFIG)
     fitting.fit_recordings(detector, make_clips('train', TRAIN), Clips('calibration', [], []))
     assert detector.recordings.differences(torch.full((len(FACTS),), 99.0)) == []

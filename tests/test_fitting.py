@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import avfake.fitting as fitting
+import avfake.recordings as recordings
 from avfake.detector import Detector, make_config
 from avfake.preparation import Prepared
 from avfake.recordings import FACTS, FAMILIAR
@@ -83,6 +84,7 @@ def use_made_clips(monkeypatch):
     monkeypatch.setattr(fitting, 'score_by_shift', lambda *_: {})
     monkeypatch.setattr(fitting, 'open_clip', lambda entry: entry)
     monkeypatch.setattr(fitting, 'recording_facts', made_facts)
+    monkeypatch.setattr(recordings, 'FEWEST', 10)
     monkeypatch.setattr(Detector, 'score_clip', lambda self, entry: SimpleNamespace(score=float(Path(entry).stem)))
 
 

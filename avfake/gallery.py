@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from .coverage import say_not_judged
 from .detector import Detector
 from .environment import is_writable
 from .every_face import extract_each
@@ -78,7 +79,7 @@ def videos_of(
 
 
 MARK = b'<meta name="generator" content="avfake">'  # of the pages that avfake writes
-COLUMNS = ['', 'video', 'verdict', 'anomaly', 'p', 'delay']  # of the page of many videos
+COLUMNS = ['', 'video', 'verdict', 'anomaly', 'p', 'delay', 'beside that']  # of the page of many videos
 
 
 def table_cells(
@@ -88,14 +89,17 @@ def table_cells(
     "The line of a video on the page of many."
     name = os.path.relpath(verdict.name, common)
     if verdict.score is None:
-        empty = ('', '')
-        return [(name, name), (verdict.verdict, f'{verdict.verdict}: {verdict.reason}'), empty, empty, empty]
+        what = f'{verdict.verdict}: {verdict.reason}'
+        return [(name, name), (verdict.verdict, what), *[('', '')] * (len(COLUMNS) - 3)]
+    left_out = say_not_judged(verdict.not_judged, verdict.length)
+    beside = ' '.join(filter(None, [verdict.unlike, verdict.speaking, left_out, *verdict.notes]))
     return [
         (name, name),
         (verdict.verdict, verdict.verdict),
         (verdict.score, f'{verdict.score:.2f}'),
         (verdict.p_value, f'{verdict.p_value:.3f}'),
         (verdict.delay_ms, verdict.delay),
+        (len(beside), beside),
     ]
 
 

@@ -170,6 +170,8 @@ def unfamiliar_share(
     threshold: Threshold | None,
 ) -> dict:  # clips, and of authentic and forged ones the share that is unlike what is known; false alarms of the rest
     "How many clips `avfake score` would not judge, because they were recorded unlike what the detector knows."
+    if 'unlike' not in results:  # those of an earlier version
+        return {}
     rows = results[results.score.notna() & results.unlike.notna()]
     if rows.empty:
         return {}

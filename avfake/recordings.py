@@ -13,9 +13,10 @@ import torch
 from scipy.signal import stft
 from torch import Tensor, nn
 
-from .cache import StoredClip
+from .cache import StoredClip, StoredSound, as_float
 from .media import FPS, SAMPLE_RATE
 from .mouth import MouthClip
+from .windows import crops_of, stretch_of
 
 # %% ../nbs/45_recordings.ipynb #fcd9e26b
 BANDS = (0, 300, 600, 1000, 2000, 3000, 4000, 5500, 7000, 8000)  # Hz
@@ -90,18 +91,16 @@ def recording_facts(
     clip: StoredClip | MouthClip,
 ) -> Tensor:  # [len(FACTS)] float32
     "How a clip was recorded; of a long one its middle minute is heard, and pictures all over it are seen."
-    n = clip.n_frames
-    if isinstance(clip, StoredClip):
-        middle = max(0, n - SOUND_SECONDS * FPS) // 2
-        audio = clip.audio(middle, middle + SOUND_SECONDS * FPS)
-        known, read = clip.mouth_known(), clip.frames
-    else:
-        audio, known = clip.audio, clip.mouth_known
-        read = lambda start, stop: clip.crops[start:stop]  # noqa: E731
+    stored = isinstance(clip, StoredClip)
+    middle = max(0, clip.n_frames - SOUND_SECONDS * FPS) // 2
+    sound = stretch_of(StoredSound(clip) if stored else clip.audio, middle, middle + SOUND_SECONDS * FPS)
+    known = clip.mouth_known() if stored else clip.mouth_known
     places = np.flatnonzero(known[:-1] & known[1:])
+    if not len(places):  # black crops, or single ones
+        places = np.arange(len(known) - 1)
     chosen = places[np.linspace(0, len(places) - 1, min(PICTURES, len(places))).astype(int)]
-    facts = np.concatenate([sound_facts(audio), picture_facts([read(i, i + 2) for i in chosen])])
-    return torch.from_numpy(facts).float()
+    pairs = [crops_of(clip, i, i + 2) for i in chosen]
+    return torch.from_numpy(np.concatenate([sound_facts(as_float(sound[:])), picture_facts(pairs)])).float()
 
 # %% ../nbs/45_recordings.ipynb #ccfe2b57
 NEIGHBOURS = 5

@@ -136,7 +136,7 @@ class Detector(nn.Module):
         "Load weights with negatives and a calibration of any length."
         for name in ('negatives', 'calibration', 'calibration_identities'):
             setattr(self, name, state[name].to(self.device))
-        self.recordings.facts = state['recordings.facts']
+        self.recordings.facts = state['recordings.facts'].to(self.device)
         self.load_state_dict(state)
         return self
 

@@ -79,7 +79,7 @@ def videos_of(
 
 
 MARK = b'<meta name="generator" content="avfake">'  # of the pages that avfake writes
-COLUMNS = ['', 'video', 'verdict', 'anomaly', 'p', 'delay', 'beside that']  # of the page of many videos
+COLUMNS = ['', 'video', 'verdict', 'anomaly', 'p', 'delay', 'notes']  # of the page of many videos
 
 
 def table_cells(

@@ -161,6 +161,11 @@ class KnownRecordings(nn.Module):
         mean, std = self.scale
         return (facts.to(mean) - mean) / std
 
+    def _nearest(self, facts):
+        "[N, len(FACTS)] -> distances of the nearest that are known, [N, NEIGHBOURS], and which they are."
+        apart = torch.cdist(self.standardised(facts), self.facts) / len(FACTS) ** 0.5
+        return apart.topk(NEIGHBOURS, largest=False)
+
     def distance(
         self,
         facts: Tensor,  # [N, len(FACTS)]
@@ -168,8 +173,7 @@ class KnownRecordings(nn.Module):
         "How far recordings are from the nearest that are known, on average over a few."
         if len(self.facts) < NEIGHBOURS:
             return torch.zeros(len(facts))
-        apart = torch.cdist(self.standardised(facts), self.facts) / len(FACTS) ** 0.5
-        return apart.topk(NEIGHBOURS, largest=False).values.mean(1)
+        return self._nearest(facts).values.mean(1)
 
     def unfamiliar(
         self,
@@ -185,7 +189,6 @@ class KnownRecordings(nn.Module):
         "The same, by the facts."
         if self.distance(facts[None])[0] <= self.limit:
             return []
-        mine = self.standardised(facts)
-        nearest = self.facts[torch.cdist(mine[None], self.facts)[0].topk(NEIGHBOURS, largest=False).indices].mean(0)
-        apart = (mine - nearest).abs()
+        nearest = self.facts[self._nearest(facts[None]).indices[0]].mean(0)
+        apart = (self.standardised(facts) - nearest).abs()
         return [FACTS[i] for i in apart.topk(3).indices.tolist() if apart[i] >= apart.max() / 2]

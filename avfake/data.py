@@ -84,11 +84,17 @@ class TrainWindows(Dataset):
         passes: int = 1,  # windows of each clip in an epoch
         augment: bool = False,  # vary what does not carry sync, as the readers do it
         megabytes: float = 512.0,  # memory for what is read of clips, in each process
+        together: int = 1,  # windows of a clip, far from each other, that stand in one batch; divides `passes`
+        worlds: bool = False,  # vary also how it was recorded
     ):
+        if passes % together:
+            raise ValueError(f'{passes} windows of a clip cannot stand in batches {together} at a time')
         self.readers = readers
         self.seed = seed
         self.passes = passes
+        self.together = together
         self.augment = augment
+        self.worlds = worlds
         self.epoch = 0
         self.clips = ReadClips(entries, readers, megabytes)
 
@@ -107,12 +113,17 @@ class TrainWindows(Dataset):
         clip: ReadClip,
         face_detected: np.ndarray,  # [n] bool
         rng: np.random.Generator,
+        part: int = 0,  # of `together` parts that the clip is divided into, each with its window
+        turn: float = 0.0,  # 0..1, where the first part begins
     ) -> int:
         "The first frame of a random window, where the face was found in enough frames if there is such a place."
         length = self.readers.window.vis_num_frames
         with_face = np.convolve(face_detected[clip.first : clip.stop], np.ones(length), 'valid')
         enough = min(with_face.max(), self.readers.window.min_face_detected * length)
-        return clip.first + int(rng.choice(np.flatnonzero(with_face >= enough)))
+        starts = np.flatnonzero(with_face >= enough)
+        if len(starts) >= self.together > 1:
+            starts = np.array_split(np.roll(starts, int(turn * len(starts))), self.together)[part]
+        return clip.first + int(rng.choice(starts))
 
     def __getitem__(
         self,
@@ -126,18 +137,20 @@ class TrainWindows(Dataset):
                 f'{clip.clip.path}: {clip.stop - clip.first} frames, but a window holds {window.vis_num_frames}'
             )
         rng = np.random.default_rng([self.seed, epoch, i])
-        start = self.place(clip, face_detected, rng)
+        part, number = i // self.n_clips % self.together, i % self.n_clips
+        turn = np.random.default_rng([self.seed, epoch, number, 2**31]).random()
+        start = self.place(clip, face_detected, rng, part, turn)
         (video,) = visual.cut(clip.visual, [start - clip.first], 0)
         (sound,) = audio.cut(clip.audio, [start - clip.first], window.max_shift)
         if self.augment:
-            video = visual.augment(video, rng)
-            sound = audio.augment(sound, rng)
+            video = visual.augment(video, rng, self.worlds)
+            sound = audio.augment(sound, rng, self.worlds)
         return dict(
             video=video.contiguous(),
             audio=sound.contiguous(),
             valid=valid_shifts(start, clip.first, clip.stop, window),
             start=start,
-            clip=i % self.n_clips,
+            clip=number,
         )
 
 # %% ../nbs/39_data.ipynb #a6ac1405
@@ -158,7 +171,7 @@ def identity_order(
 
 
 class ClipBatches(Sampler):
-    "Batches of (epoch, number) in which no clip stands twice, or one process's part of each; anew for each epoch."
+    "Batches of (epoch, number), a clip `together` times in one or not at all, or one process's part; anew each epoch."
 
     def __init__(
         self,
@@ -179,26 +192,35 @@ class ClipBatches(Sampler):
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.identities = identities
+        if dataset.together > 1:  # windows of a clip whose person is not known stand together, too
+            known = identities or [''] * dataset.n_clips
+            self.identities = [known[i % dataset.n_clips] or i % dataset.n_clips for i in range(self.windows)]
         self.own = slice(batch_size * process // processes, batch_size * (process + 1) // processes)
 
+    @property
+    def windows(self) -> int:
+        "Of which the batches are made in one turn."
+        return self.dataset.n_clips * self.dataset.together
+
     def __len__(self):
-        clips, size = self.dataset.n_clips, self.batch_size
-        return self.dataset.passes * (clips // size if self.drop_last else math.ceil(clips / size))
+        windows, size = self.windows, self.batch_size
+        turns = self.dataset.passes // self.dataset.together
+        return turns * (windows // size if self.drop_last else math.ceil(windows / size))
 
     def __iter__(self):
         data, size = self.dataset, self.batch_size
         epoch, rng = data.epoch, np.random.default_rng([data.seed, data.epoch, 2**31])
-        for number in range(data.passes):
-            order = rng.permutation(data.n_clips) if self.shuffle else np.arange(data.n_clips)
+        for turn in range(data.passes // data.together):
+            order = rng.permutation(self.windows) if self.shuffle else np.arange(self.windows)
             if self.identities is not None:
                 order = identity_order(order, self.identities, size, rng)
-            batches = [order[a : a + size] for a in range(0, data.n_clips, size)]
+            batches = [order[a : a + size] for a in range(0, self.windows, size)]
             if self.drop_last and len(batches[-1]) < size:
                 batches.pop()
             if self.identities is not None:
                 batches = [batches[i] for i in rng.permutation(len(batches))]
             for batch in batches:
-                yield [(epoch, int(i) + number * data.n_clips) for i in batch[self.own]]
+                yield [(epoch, int(i) + turn * self.windows) for i in batch[self.own]]
 
 
 def one_thread(worker: int):
@@ -242,9 +264,9 @@ def make_loader(
     part: tuple[int, int] = (1, 0),  # processes that divide each batch among them, and which of them this is
 ) -> DataLoader:  # of batches: a dict as from the data set, with a batch axis in front
     "Call `dataset.set_epoch` before each epoch."
-    if drop_last and batch_size > dataset.n_clips:
-        raise ValueError(f'batch_size = {batch_size}, but there are only {dataset.n_clips} clips; lower it')
     batches = ClipBatches(dataset, batch_size, shuffle, drop_last, identities, part)
+    if drop_last and batch_size > batches.windows:
+        raise ValueError(f'batch_size = {batch_size}, but there are only {dataset.n_clips} clips; lower it')
     workers = fitting_workers(dataset, batch_size // part[0], workers)
     if workers:
         cv2.setNumThreads(1)  # its threads do not survive a fork, and a process that reads would wait for them for ever

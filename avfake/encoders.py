@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PIXELS_AT_ONCE', 'ENCODERS', 'StreamConfig', 'make_temporal', 'distinct', 'VisualEncoder', 'AudioEncoder',
            'CropReader', 'mean_frame', 'VisualStream', 'LogMelReader', 'AudioStream', 'FeatureVisual', 'FeatureAudio',
-           'encoders_of', 'make_encoders']
+           'WhisperStream', 'PlaceStream', 'encoders_of', 'make_encoders']
 
 # %% ../nbs/42_encoders.ipynb #994e8e70
 from itertools import repeat
@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .augmentation import VaryCrops, VaryMel
+from .augmentation import VaryCamera, VaryCrops, VaryMel, VaryMicrophone
 from .blocks import TEMPORAL_BLOCKS, BidirectionalMamba, Folded, TransformerBlock, as_images, make_backbone
 from .config import check_choices, check_ranges, configuration
 from .log_mel import mel_window, trimmed_mel
+from .place import PlaceInClip
+from .whisper import WhisperFeatures
 from .windows import ClipFeatures, Reader, TrimmedClip, WindowConfig, crops_of
 
 # %% ../nbs/42_encoders.ipynb #0e59612e
@@ -170,6 +172,7 @@ class CropReader(Reader):
     "Mouth crops [B, F, 3, size, size] uint8, read from the clip when a window is cut."
 
     vary = VaryCrops()
+    vary_camera = VaryCamera()
 
     def load(self, clip: TrimmedClip):
         return clip.clip, clip.first
@@ -182,8 +185,9 @@ class CropReader(Reader):
         windows = [crops[start - begin :][: self.window.vis_num_frames] for start in starts]
         return rearrange(torch.stack(windows), 'b f h w c -> b f c h w')
 
-    def augment(self, window, rng):
+    def augment(self, window, rng, worlds=False):
         frames = rearrange(window, 'f c h w -> f h w c').numpy()
+        frames = self.vary_camera(frames, rng) if worlds else frames
         return rearrange(torch.from_numpy(self.vary(frames, rng)), 'f h w c -> f c h w')
 
 
@@ -293,6 +297,7 @@ class LogMelReader(Reader):
     "Log-mel [B, n_mels, M] of the clip without its silence, kept in memory."
 
     vary = VaryMel()
+    vary_microphone = VaryMicrophone()
 
     def load(self, clip):
         return trimmed_mel(clip, self.window)
@@ -300,8 +305,8 @@ class LogMelReader(Reader):
     def cut(self, kept, starts, context):
         return torch.stack([mel_window(kept, start, self.window, context) for start in starts])
 
-    def augment(self, window, rng):
-        return self.vary(window, rng)
+    def augment(self, window, rng, worlds=False):
+        return self.vary(self.vary_microphone(window, rng) if worlds else window, rng)
 
 
 class AudioStream(AudioEncoder):
@@ -360,7 +365,19 @@ class FeatureAudio(AudioEncoder):
         return self.projection(positions)
 
 # %% ../nbs/42_encoders.ipynb #367cd7f4
-ENCODERS = dict(mouth=VisualStream, log_mel=AudioStream)
+class WhisperStream(FeatureAudio):
+    "A temporal block over Whisper's features."
+
+    features = WhisperFeatures
+
+
+class PlaceStream(FeatureAudio):
+    "A control that hears nothing: a temporal block over the place in the clip."
+
+    features = PlaceInClip
+
+
+ENCODERS = {'mouth': VisualStream, 'log_mel': AudioStream, 'whisper-base': WhisperStream, 'place': PlaceStream}
 
 
 def encoders_of(

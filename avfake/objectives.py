@@ -42,7 +42,8 @@ class SyncObjective(nn.Module):
         self.hard = True  # other delays of the own clip are wrong answers too, not only other clips
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:  # loss, what to log
-        return sync_loss(self.sync, batch['video'], batch['audio'], batch['valid'], self.hard, from_all)
+        places = torch.stack([batch['clip'], batch['start']], 1).float()
+        return sync_loss(self.sync, batch['video'], batch['audio'], batch['valid'], self.hard, from_all, places)
 
 
 class DensityObjective(nn.Module):

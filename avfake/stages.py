@@ -171,12 +171,21 @@ def train_sync(
 ) -> pd.DataFrame:  # history
     "Stage one: the streams and their fusion learn which sound belongs to which picture."
     state = processes()
+    together = cfg.windows_together
     passes = cfg.windows_per_clip or max(1, round(800 / len(train)))
-    windows = TrainWindows(train.entries, detector.sync.readers, cfg.seed, passes, augment=cfg.augment)
+    windows = TrainWindows(
+        train.entries,
+        detector.sync.readers,
+        cfg.seed,
+        -(-passes // together) * together,
+        augment=cfg.augment,
+        together=together,
+        worlds=cfg.augment_worlds,
+    )
     grouped = cfg.same_person and any(train.identities)
     loader = make_loader(
         windows,
-        min(cfg.batch_size, len(train)),
+        min(cfg.batch_size, len(train) * together),
         cfg.workers,
         identities=train.identities if grouped else None,
         part=(state.num_processes, state.process_index),

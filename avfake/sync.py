@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SyncConfig', 'align_audio', 'Fusion', 'WindowFeatures', 'SyncModel', 'similarity', 'delay_logits', 'hard_choices',
-           'sync_loss']
+           'same_moment', 'sync_loss']
 
 # %% ../nbs/43_sync.ipynb #c0a24d52
 from collections.abc import Callable, Iterator
@@ -219,6 +219,20 @@ def hard_choices(
     return delays, wrong, right
 
 
+def same_moment(
+    places: Tensor,  # [B, 2] clip and first frame of windows
+    all_places: Tensor,  # [N, 2] the same of all windows
+    first: int,  # where those begin among all
+    near: int,  # frames
+) -> Tensor:  # [B, N] bool
+    "Which other windows show about the same moment of the same clip: no wrong answers, and no right ones."
+    apart = (places[:, None] - all_places).abs()
+    same = (apart[..., 0] == 0) & (apart[..., 1] <= near)
+    own = torch.arange(len(places), device=places.device)
+    same[own, first + own] = False
+    return same
+
+
 def sync_loss(
     model: SyncModel,
     video: Tensor,  # [B, F, ...]
@@ -226,6 +240,7 @@ def sync_loss(
     valid: Tensor,  # [B, 2K+1] True where that delay stays inside the clip
     hard: bool = True,  # offer the clip's own sound at other delays too
     gather: Callable = lambda x: (x, 0),  # windows -> those of all processes, and where these stand among them
+    places: Tensor | None = None,  # [B, 2] clip and first frame of each window, where a clip may stand in it twice
 ) -> tuple[Tensor, dict]:  # loss, and {name: value} of what to log
     "InfoNCE over other clips and over delays, for both critics (arXiv 1807.03748); of this process, with `gather`."
     per_frame, tolerant = model.cfg.per_frame, model.cfg.tolerant
@@ -237,6 +252,7 @@ def sync_loss(
 
     pictures, first = gather(v)  # [N, F, D], these from `first` on
     sounds, _ = gather(heard)
+    same = same_moment(places, *gather(places), model.cfg.ignored_delay)[..., None] if places is not None else None
     answers = first + torch.arange(len(v), device=v.device)[:, None].expand(-1, v.shape[1] if per_frame else 1)
 
     def pool(logits):  # [..., F] to [..., F] or [..., 1]
@@ -251,11 +267,16 @@ def sync_loss(
         true = (torch.arange(len(sounds), device=v.device) == answers[:, :1])[..., None]
         of_sounds = torch.where(true, together, of_sounds)
         of_pictures = torch.where(true, together, of_pictures)
+    if same is not None:
+        of_sounds = of_sounds.masked_fill(same, float('-inf'))
+        of_pictures = of_pictures.masked_fill(same, float('-inf'))
     late = of_delays.masked_fill(~wrong, float('-inf'))
     of_sounds = torch.cat([of_sounds, late], 1)
     cosine_loss = (F.cross_entropy(of_sounds, answers) + F.cross_entropy(of_pictures, answers)) / 2
 
     critic = pool(model.fusion.critic(model.fusion(v[:, None], sounds[None])).squeeze(-1))  # [B, N, F or 1]
+    if same is not None:
+        critic = critic.masked_fill(same, float('-inf'))
     late = pool(model.fusion.critic(model.fusion(v[:, None], own)).squeeze(-1)).masked_fill(~wrong, float('-inf'))
     critic = torch.cat([critic, late], 1)
     critic_loss = F.cross_entropy(critic, answers)

@@ -54,7 +54,9 @@ class TrainConfig:
     n_negatives: int = 256  # training windows that each clip is compared with when it is scored
     patience: int = 10  # epochs without a better validation loss after which a stage ends
     windows_per_clip: int = 0  # windows of each clip in an epoch of stage one; 0: as many as make at least 800
+    windows_together: int = 1  # windows of a clip, far apart, that are wrong answers for each other in a batch
     augment: bool = True  # augment training clips by what does not change sync
+    augment_worlds: bool = False  # and by how they could have been recorded: camera, codec, room and microphone
     same_person: bool = True  # fill batches with clips of one identity where identities are known
     workers: int = 2  # processes that read training clips; 0: the main process reads them
     auto_batch_size: bool = False  # lower the batch size by itself when the GPU's memory does not hold it
@@ -64,8 +66,10 @@ class TrainConfig:
     def __post_init__(self):
         check_ranges(self, dict(learning_rate=(1e-5, 1e-3), batch_size=(4, 32), weight_decay=(1e-6, 1e-4)))
         check_choices(self, dict(precision=('auto', 'no', 'bf16', 'fp16')))
-        if min(self.epochs, self.density_epochs, self.accumulation) < 1 or self.windows_per_clip < 0:
-            raise ValueError('TrainConfig: epochs, density_epochs and accumulation must be 1 or more')
+        if min(self.epochs, self.density_epochs, self.accumulation, self.windows_together) < 1:
+            raise ValueError('TrainConfig: epochs, density_epochs, accumulation and windows_together must be 1 or more')
+        if self.windows_per_clip < 0:
+            raise ValueError('TrainConfig: windows_per_clip must be 0 or more')
 
 
 TRAIN_PRESETS = dict(

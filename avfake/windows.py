@@ -226,6 +226,7 @@ class Reader:
         self,
         window: Tensor,  # one of those of `cut`
         rng: np.random.Generator,
+        worlds: bool = False,  # also as another camera, codec, room or microphone would have recorded it
     ) -> Tensor:  # of the same shape
         "A random change of what does not carry sync; none if there is nothing to change."
         return window

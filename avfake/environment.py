@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['UNWRITABLE_CACHE', 'is_writable', 'user_has_name', 'home_folder', 'temporary_home', 'complete_environment',
-           'escape_output', 'announce']
+           'escape_output', 'announce', 'end_at_once']
 
 # %% ../nbs/01_environment.ipynb #37722085
+import atexit
+import gc
 import getpass
 import os
 import stat
@@ -90,3 +92,8 @@ def escape_output():
 def announce(text: str):
     "One line on the standard error for what a user has to know and need not do anything about."
     print(f'avfake: {text}', file=sys.stderr, flush=True)
+
+# %% ../nbs/01_environment.ipynb #f2f11d90
+def end_at_once():
+    "Have this process end without a last search for garbage."
+    atexit.register(gc.freeze)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -15,13 +16,39 @@ NOTEBOOKS = sorted(o for o in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpo
 RUN = ROOT / 'nbs' / 'run.ipynb'
 TIME_LIMIT = float(os.environ.get('AVFAKE_NOTEBOOK_SECONDS', 900))
 
-# In a process of its own: the way `nbdev_test` calls it, with the flags of settings.ini marking cells to leave out.
-RUN_CELLS = """
-import sys
+# Each notebook in a process of its own, the way `nbdev_test` runs it, with the flags of settings.ini marking cells to
+# leave out. Packages that take seconds to import are imported once: the processes are forks of one that does nothing
+# else. Nothing of avfake is among these packages.
+SERVE_CELLS = """
+import atexit, gc, json, os, sys
+from importlib import import_module
 from pathlib import Path
+
 from nbdev.test import test_nb
-passed, seconds = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=sys.argv[3])
-sys.exit(not passed)
+
+for name in sys.argv[1].split():
+    import_module(name)
+threads = [o.read_text() for o in Path('/proc/self/task').glob('*/comm')]
+ours = [o for o in threads if 'jemalloc' not in o]  # which looks after itself
+assert len(ours) < 2, f'threads would be missing in the forks: {threads}'
+gc.freeze()  # neither the forks look through these again, nor their ends
+atexit.register(gc.freeze)
+for line in sys.stdin:
+    job = json.loads(line)
+    if not (child := os.fork()):
+        os.setsid()
+        os.chdir(job['cwd'])
+        for source, target in ((os.devnull, 0), (job['output'], 1), (job['output'], 2)):
+            os.dup2(os.open(source, os.O_RDWR), target)
+        passed, seconds = test_nb(Path(job['notebook']), skip_flags=job['skip_flags'], basepath=job['basepath'])
+        sys.exit(not passed)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+SLOW_IMPORTS = """
+accelerate ai_edge_litert.interpreter av cv2 einops jinja2 librosa.display mambapy.mamba matplotlib.pyplot pandas
+pydantic.dataclasses scipy.signal scipy.stats seaborn sklearn.covariance sklearn.metrics sklearn.preprocessing timm
+torch torch._dynamo torch.utils.data torch.utils.flop_counter torch.utils.tensorboard torchaudio torchvision tqdm.auto
 """
 
 
@@ -54,14 +81,58 @@ def run(*args, cwd, env=None, seconds=TIME_LIMIT):
     return process.returncode, output
 
 
+class CellServer:
+    "Runs the cells of notebooks, each in a fork of one process."
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, '-c', SERVE_CELLS, SLOW_IMPORTS],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def run(self, notebook, seconds=TIME_LIMIT):
+        "Run a notebook to its end and give back (exit status, output); past the limit it is killed with its children."
+        output = self.folder / 'output.txt'
+        output.write_bytes(b'')
+        paths = dict(notebook=notebook, cwd=notebook.parent, output=output, basepath=ROOT)
+        job = {name: str(path) for name, path in paths.items()} | dict(skip_flags=skip_flags().split())
+        print(json.dumps(job), file=self.process.stdin, flush=True)
+        child = int(self.process.stdout.readline())
+        late = threading.Timer(seconds, os.killpg, (child, signal.SIGKILL))
+        late.start()
+        status = int(self.process.stdout.readline())
+        ended_late = not late.is_alive()
+        late.cancel()
+        text = output.read_text(encoding='utf-8', errors='replace')
+        if ended_late:
+            pytest.fail(
+                f'still running after {seconds:.0f} s, stopped. It had printed:\n{text[-10_000:]}', pytrace=False
+            )
+        return status, text
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@pytest.fixture(scope='session')
+def cell_server(tmp_path_factory):
+    server = CellServer(tmp_path_factory.mktemp('notebooks'))
+    yield server
+    server.end()
+
+
 @pytest.mark.parametrize('notebook', [o for o in NOTEBOOKS if o != RUN], ids=lambda o: o.stem)
-def test_notebook(notebook):
-    status, output = run('-c', RUN_CELLS, notebook, skip_flags(), ROOT, cwd=notebook.parent)
+def test_notebook(notebook, cell_server):
+    status, output = cell_server.run(notebook)
     if status:
         pytest.fail(f'{notebook.name}:\n{output[-10_000:]}', pytrace=False)
 
 
-def test_a_failing_cell_fails_its_notebook(tmp_path):
+def test_a_failing_cell_fails_its_notebook(tmp_path, cell_server):
     "And what `nbdev_test` skips is skipped here as well."
     kernel = dict(name='python3', display_name='python3', language='python')
     for source, fails in [
@@ -73,7 +144,7 @@ def test_a_failing_cell_fails_its_notebook(tmp_path):
         cell = dict(cell_type='code', id='one', metadata={}, source=source, outputs=[], execution_count=None)
         nb = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
         notebook.write_text(json.dumps(nb))
-        status, output = run('-c', RUN_CELLS, notebook, skip_flags(), ROOT, cwd=tmp_path)
+        status, output = cell_server.run(notebook)
         assert bool(status) == fails, output
         assert ('told why' in output) == fails
 

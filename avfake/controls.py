@@ -20,8 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import set_seed
-from sklearn.covariance import LedoitWolf
-from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from .blocks import best_device
@@ -171,6 +169,9 @@ class FeatureGaussian:
         self,
         features: np.ndarray,  # [N, D] one vector an authentic training clip; a row with a NaN does not count
     ):
+        from sklearn.covariance import LedoitWolf  # takes a second, and who scores has no use for it
+        from sklearn.preprocessing import StandardScaler
+
         self.features = np.asarray(features)
         kept = self.features[np.isfinite(self.features).all(1)].astype(float)
         if len(kept) < 2:

@@ -16,7 +16,6 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from scipy.signal import resample_poly
 
 from .files import MediaError
 from .media import SAMPLES_PER_FRAME, read_audio, stream_frames
@@ -106,6 +105,8 @@ def resample(
     rng: np.random.Generator = None,
 ) -> np.ndarray:  # [N]
     "To a lower rate and back: what lies above half the rate is gone."
+    from scipy.signal import resample_poly  # takes a second, and who scores has no use for it
+
     return resample_poly(resample_poly(audio, rate, 16), 16, rate)[: len(audio)].astype(np.float32)
 
 

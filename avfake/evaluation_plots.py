@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from sklearn.metrics import RocCurveDisplay
 
 from .controls import control_of
 from .metrics import clean_scores, curve_blocks, weighted_metrics
@@ -155,9 +154,7 @@ def plot_roc(
         curve = next(curve_blocks(label, score))
         style = dict(color=colours.get(name, 'black'), lw=1.6 if name in groups else 2.2, clip_on=False)
         auc = weighted_metrics(label, score)['auc'][0]
-        RocCurveDisplay(fpr=curve.fpr[0], tpr=curve.tpr[0]).plot(
-            ax, curve_kwargs=dict(label=f'{name}: AUC {auc:.3f}', **style)
-        )
+        ax.plot(curve.fpr[0], curve.tpr[0], label=f'{name}: AUC {auc:.3f}', **style)
     if threshold is not None:
         false_alarms, found = (authentic > threshold).mean(), (forged > threshold).mean()
         mark = dict(color='black', ms=7, mfc='white', mew=1.6, clip_on=False, zorder=5)

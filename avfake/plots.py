@@ -14,7 +14,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -22,7 +21,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from .files import atomic_path
 
 # %% ../nbs/60_plots.ipynb #7e7828a7
-COLOURS = sns.color_palette('colorblind').as_hex()
+COLOURS = '#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9'.split()  # seaborn's
 AUTHENTIC = 'authentic'
 CATEGORY_COLOURS = {
     AUTHENTIC: COLOURS[0],
@@ -31,8 +30,7 @@ CATEGORY_COLOURS = {
     'FakeVideo-RealAudio': COLOURS[2],
     'FakeVideo-FakeAudio': COLOURS[4],
 }
-STYLE = {
-    **sns.axes_style('whitegrid'),
+STYLE = {  # beside seaborn's white grid
     'font.size': 10,
     'axes.titlesize': 11,
     'axes.labelsize': 10,
@@ -53,6 +51,8 @@ def category_colours(
     categories,  # names
 ) -> dict:  # name -> colour
     "Fixed colours for the categories of FakeAVCeleb, the remaining ones of the palette for others"
+    import seaborn as sns  # takes a second, and who draws nothing has no use for it
+
     spare = iter([*(COLOURS[i] for i in (3, 9, 5, 8, 6)), *sns.color_palette('husl', 40).as_hex()])
     return {c: CATEGORY_COLOURS.get(c) or next(spare, '.5') for c in dict.fromkeys(categories)}
 
@@ -63,7 +63,9 @@ def new_figure(
     **kwargs,  # passed on to `subplot_mosaic`
 ):  # (figure, {name: axes}), or (figure, axes) for one
     "A figure in the project's style that pyplot forgets at once"
-    with plt.rc_context(STYLE):
+    import seaborn as sns  # as above
+
+    with plt.rc_context({**sns.axes_style('whitegrid'), **STYLE}):
         fig = plt.figure(figsize=size, layout='constrained')
         axes = fig.subplots() if mosaic == '.' else fig.subplot_mosaic(mosaic, **kwargs)
     plt.close(fig)

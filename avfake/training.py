@@ -23,8 +23,6 @@ import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, broadcast_object_list
-from timm.optim import param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -123,6 +121,8 @@ def make_optimiser(
     fused: bool | None = None,  # one kernel for a whole step; where the module is on a GPU if None
 ) -> torch.optim.AdamW:
     "AdamW that decays matrices only (Loshchilov and Hutter, arXiv 1711.05101)."
+    from timm.optim import param_groups_weight_decay  # takes seconds, and who scores has no use for it
+
     groups = param_groups_weight_decay(module, cfg.weight_decay)
     groups.reverse()  # the decayed first, as checkpoints have them
     if fused is None:
@@ -134,8 +134,10 @@ def make_schedule(
     optimiser: torch.optim.Optimizer,
     steps: int,  # of the optimiser in the whole stage
     warmup: float,  # fraction of them in which the rate rises
-) -> CosineLRScheduler:  # `step_update(n)` sets the rate of step n; that of step `steps` is 0
+) -> object:  # a `CosineLRScheduler`: `step_update(n)` sets the rate of step n; that of step `steps` is 0
     "Linear warm-up, then a cosine down to zero (arXiv 1608.03983)."
+    from timm.scheduler import CosineLRScheduler  # as above
+
     rising = max(1, round(warmup * steps)) - 1  # steps below the highest rate
     first = optimiser.param_groups[0]['lr'] / (rising + 1)
     return CosineLRScheduler(

@@ -302,7 +302,7 @@ def lip_curves(
         corner + (0.68 * gap - 3 * bite) * inner,
         corner + (0.62 * gap + lower) * full,
     )
-    return tuple(np.c_[x, np.broadcast_to(y, x.shape)] for y in curves)
+    return tuple(np.stack([x, y], 1) for y in curves)
 
 
 MOUTH_BOX = (78, 62)  # half width and half height of the patch around the mouth, in canvas pixels
@@ -310,7 +310,7 @@ MOUTH_BOX = (78, 62)  # half width and half height of the patch around the mouth
 
 def _between(one, other):
     "The outline that two curves have together"
-    return np.r_[one, other[::-1]]
+    return np.concatenate([one, other[::-1]])
 
 
 def _blend(one, other, weight):
@@ -321,10 +321,10 @@ def _paint_inside(patch, top, bottom, gap, light):
     "The dark between the lips, the upper teeth, and the tongue where there is room for it"
     _polygon(patch, _between(top, bottom), (34, 12, 14))
     edge = top[:, 1] + np.clip(0.5 * gap, 2.5, 9) * (1 - np.linspace(-1, 1, 25) ** 2) ** 0.4
-    teeth = np.c_[top[:, 0], np.minimum(bottom[:, 1], edge)][3:-3]
+    teeth = np.stack([top[:, 0], np.minimum(bottom[:, 1], edge)], 1)[3:-3]
     _polygon(patch, _between(top[3:-3], teeth), tuple(np.array([226, 220, 208]) * light))
     if gap > 9:
-        tongue = np.c_[bottom[:, 0], np.maximum(top[:, 1] + 10, bottom[:, 1] - 0.32 * gap)][6:-6]
+        tongue = np.stack([bottom[:, 0], np.maximum(top[:, 1] + 10, bottom[:, 1] - 0.32 * gap)], 1)[6:-6]
         _polygon(patch, _between(tongue, np.maximum(bottom[6:-6], tongue)), (150, 66, 68))
 
 

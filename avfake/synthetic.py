@@ -12,8 +12,9 @@ import multiprocessing as mp
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from copy import deepcopy
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -62,10 +63,16 @@ def person(recipe: Recipe) -> tuple[Face, Voice]:
     return face, Voice.draw(rng)
 
 
+@lru_cache(32)  # a clip is heard in its forgeries too, and moves mouths there
+def _utterance(seed, identity, clip, n_frames):
+    recipe = Recipe(seed, identity)
+    _, voice = person(recipe)
+    return speak(voice, _rng(recipe, 1, clip), n_frames)
+
+
 def speech(recipe: Recipe, clip: int) -> Utterance:
     "What this person says in that clip"
-    _, voice = person(recipe)
-    return speak(voice, _rng(recipe, 1, clip), recipe.n_frames)
+    return deepcopy(_utterance(recipe.seed, recipe.identity, clip, recipe.n_frames))
 
 
 def perform(recipe: Recipe) -> Head:

@@ -45,7 +45,8 @@ def _encode_picture(stream, rgb, t: float) -> list:
     pad = stream.height - rgb.shape[0], stream.width - rgb.shape[1]
     if not all(p in (0, 1) for p in pad):
         raise ValueError(f'frames differ in size: {rgb.shape[:2]} after {(stream.height, stream.width)}')
-    rgb = np.pad(rgb, ((0, pad[0]), (0, pad[1]), (0, 0)), 'edge')
+    if any(pad):
+        rgb = np.pad(rgb, ((0, pad[0]), (0, pad[1]), (0, 0)), 'edge')
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24')
     frame.pts = round(t * TICKS)
     frame.time_base = Fraction(1, TICKS)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARED_MEMORY', 'FRAME_BYTES', 'IN_FLIGHT', 'ReadClip', 'read_clip', 'ReadClips', 'TrainWindows', 'identity_order',
-           'ClipBatches', 'one_thread', 'fitting_workers', 'make_loader', 'batches_of', 'clip_windows']
+           'ClipBatches', 'plan_epoch', 'one_thread', 'fitting_workers', 'make_loader', 'batches_of', 'clip_windows']
 
 # %% ../nbs/39_data.ipynb #07d5bb5e
 import math
@@ -221,6 +221,33 @@ class ClipBatches(Sampler):
                 batches = [batches[i] for i in rng.permutation(len(batches))]
             for batch in batches:
                 yield [(epoch, int(i) + turn * self.windows) for i in batch[self.own]]
+
+
+def plan_epoch(
+    entries: list,  # cache entries of the clips
+    readers: Readers,  # of both encoders
+    batch_size: int,  # windows in a batch, at most
+    passes: int = 0,  # windows of each clip in an epoch; 0: as many as make `wanted`, but no more than clips hold
+    together: int = 1,  # windows of a clip that stand in one batch, at least
+    wanted: int = 800,  # windows in an epoch
+    fewest: int = 8,  # windows in a batch, if it may have so many
+) -> tuple[int, int]:  # `passes` and `together`
+    "How often an epoch comes back to each clip, and how a batch is filled where there are hardly any clips."
+    clips = len(entries)
+    filled = max(1, min(math.ceil(fewest / clips), batch_size // clips))
+    if passes:
+        filled = max(n for n in range(1, filled + 1) if passes % n == 0)
+    else:
+        passes = max(1, round(wanted / clips))
+        if passes > 1:
+            length = readers.window.vis_num_frames
+            trimmed = [TrimmedClip(open_clip(entry), readers.window) for entry in entries]
+            held = sum(max(clip.stop - clip.first - length + 1, 0) for clip in trimmed)
+            passes = min(passes, max(1, held // clips))
+        filled = min(filled, passes)
+        passes -= passes % filled
+    together = max(together, filled)
+    return -(-passes // together) * together, together
 
 
 def one_thread(worker: int):

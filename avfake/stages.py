@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .autoregressive import DensityConfig
 from .config import flat_settings
-from .data import TrainWindows, make_loader
+from .data import TrainWindows, make_loader, plan_epoch
 from .detector import Detector, DetectorConfig
 from .objectives import DensityObjective, SyncObjective
 from .sync import delay_logits, sync_loss
@@ -171,13 +171,14 @@ def train_sync(
 ) -> pd.DataFrame:  # history
     "Stage one: the streams and their fusion learn which sound belongs to which picture."
     state = processes()
-    together = cfg.windows_together
-    passes = cfg.windows_per_clip or max(1, round(800 / len(train)))
+    readers = detector.sync.readers
+    wanted = (cfg.batch_size, cfg.windows_per_clip, cfg.windows_together)
+    passes, together = plan_epoch(train.entries, readers, *wanted)
     windows = TrainWindows(
         train.entries,
-        detector.sync.readers,
+        readers,
         cfg.seed,
-        -(-passes // together) * together,
+        passes,
         augment=cfg.augment,
         together=together,
         worlds=cfg.augment_worlds,
@@ -191,7 +192,7 @@ def train_sync(
         part=(state.num_processes, state.process_index),
     )
     validation_loader = make_loader(
-        TrainWindows(validation.entries, detector.sync.readers, cfg.seed + 1, 2),
+        TrainWindows(validation.entries, readers, cfg.seed + 1, 2),
         min(32, len(validation)),
         cfg.workers,
         shuffle=True,

@@ -51,7 +51,7 @@ class TrainConfig:
     precision: str = 'auto'  # 'no', 'bf16' or 'fp16'; 'auto' takes the device's fastest; stage two is always 'no'
     n_negatives: int = 256  # training windows that each clip is compared with when it is scored
     patience: int = 10  # epochs without a better validation loss after which a stage ends
-    windows_per_clip: int = 0  # windows of each clip in an epoch of stage one; 0: as many as make at least 800
+    windows_per_clip: int = 0  # windows of each clip in an epoch of stage one; 0: what it holds, to make 800 in all
     windows_together: int = 1  # windows of a clip, far apart, that are wrong answers for each other in a batch
     augment: bool = True  # augment training clips by what does not change sync
     augment_worlds: bool = False  # and by how they could have been recorded: camera, codec, room and microphone

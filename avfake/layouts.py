@@ -50,6 +50,7 @@ from avfake.people import (
     read_people,
     read_polyglot,
 )
+from .talking_sets import is_deepspeak, is_talkingheadbench, read_deepspeak, read_talkingheadbench
 from .unread_tables import explain_unread, speaks_of_labels, unread_tables
 
 # %% ../nbs/28_layouts.ipynb #2cf94267
@@ -212,6 +213,8 @@ LAYOUTS = [  # in the order in which they are tried; a further layout is one mor
     Layout('DFDC', is_dfdc, read_dfdc),
     Layout('FaceForensics++', is_faceforensics, read_faceforensics),
     Layout('Celeb-DF', is_celebdf, read_celebdf),
+    Layout('DeepSpeak', is_deepspeak, read_deepspeak),
+    Layout('TalkingHeadBench', is_talkingheadbench, read_talkingheadbench),
     Layout('AVLips', is_avlips, read_avlips),
     Layout('PolyGlotFake', is_polyglot, read_polyglot),
     Layout('KoDF', is_kodf, read_kodf),

@@ -198,6 +198,66 @@ def test_known_sets(tmp_path):
     assert layouts == ['FaceForensics++', 'Celeb-DF', 'DFDC', 'people', 'AVLips']
 
 
+SPEAK = {
+    'annotations-real.csv': 'video-file,identity\n284-6880.mp4,284\n377-10294.mp4,377\n',
+    'annotations-fake.csv': 'video-file,kind,engine,identity-source,identity-target\n'
+    'facefusion-10294-6880.mp4,face-swap,facefusion,377,284\n',
+    'annotations-split-def.csv': 'identity,split\n284,test\n377,train\n',
+}
+
+
+@pytest.fixture
+def deepspeak(tmp_path):
+    put(tmp_path, 'real/284-6880.mp4', 'real/377-10294.mp4', 'fake/facefusion-10294-6880.mp4', 'fake/odd.mp4')
+    for name, text in SPEAK.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_deepspeak(deepspeak):
+    "Its tables ended the run as tables that nobody understands; read as class folders, 284 would be 'facefusion-...'."
+    manifest, report = index_videos(deepspeak)
+    assert found(deepspeak) == [
+        ('fake/facefusion-10294-6880.mp4', 1, '284'),
+        ('real/284-6880.mp4', 0, '284'),
+        ('real/377-10294.mp4', 0, '377'),
+    ]
+    assert report.layout == 'DeepSpeak' and manifest.target[0] == '377'
+    assert manifest.split.tolist() == ['official-test', 'official-test', 'official-train']
+    assert 'fake/odd.mp4' in str(report) and 'hence no label' in str(report)
+
+
+@pytest.mark.parametrize('name, column', [('annotations-real.csv', 'identity'), ('annotations-fake.csv', 'video-file')])
+def test_a_table_of_deepspeak_without_a_column_says_how_to_make_it_clear(name, column, deepspeak):
+    (deepspeak / name).write_text(SPEAK[name].replace(column, 'unknown', 1))
+    with pytest.raises(ValueError, match=f'no column {column}.*a header with path and label'):
+        index_videos(deepspeak)
+    lines = ['path,label,source', 'real/284-6880.mp4,real,284', 'fake/odd.mp4,fake,284']
+    (deepspeak / 'labels.csv').write_text('\n'.join(lines))
+    assert found(deepspeak) == [('fake/odd.mp4', 1, '284'), ('real/284-6880.mp4', 0, '284')]
+
+
+def test_talkingheadbench(tmp_path):
+    "Sound beside the videos was not read, and authentic clips were told by nothing."
+    put(
+        tmp_path,
+        'fake/Hallo/test/00023--abcdefghijk_0--Hallo.mp4',
+        'audio/fake/00023--abcdefghijk_0--Hallo.wav',
+        'audio/ff++/001.wav',
+        'real/001.mp4',
+        'real/unlisted.mp4',
+    )
+    (tmp_path / 'real/real_dataset_split.json').write_text(json.dumps({'Train': {'FaceForensics++': ['001.mp4']}}))
+    manifest, report = index_videos(tmp_path)
+    assert report.layout == 'TalkingHeadBench' and 'real/unlisted.mp4' in str(report)
+    assert found(tmp_path) == [
+        ('fake/Hallo/test/00023--abcdefghijk_0--Hallo.mp4', 1, 'FFHQ/00023'),
+        ('real/001.mp4', 0, '001'),
+    ]
+    assert manifest.audio.tolist() == ['audio/fake/00023--abcdefghijk_0--Hallo.wav', 'audio/ff++/001.wav']
+    assert manifest.target.tolist() == ['abcdefghijk', '']
+
+
 def test_av_deepfake1m_plus_plus(tmp_path):
     put(tmp_path, 'val/vox_celeb_2/id00012/x/0/real.mp4', 'val/lrs3/0af00UcTOSc/5/fake_audio.mp4')
     entries = [

@@ -160,7 +160,8 @@ def train(
     extraction = dict(layout=layout, links=links, retry=retry, time_limit=time_limit, audio_track=audio_track)
     with run.claim(*run.trained):
         job.check_stored(run, config, training)
-        prepared = prepare(data_dir, config, seed, max_videos_per_class, cache_dir, workers, **extraction)
+        sizes = (seed, max_videos_per_class, cache_dir, workers)
+        prepared = prepare(data_dir, config, *sizes, features_dir=run.checkpoints, **extraction)
         first = processes().is_main_process
         if first:
             print(prepared)

@@ -25,7 +25,7 @@ from .files import REASONS, MediaError, atomic_path, check_file, file_digest, re
 from .listing import leads_out
 from .media import check_audible, probe
 from .mouth import stream_mouth
-from .room import check_cache_folder, check_room
+from .room import bytes_a_second, check_cache_folder, check_room
 from .streams import Track, other_tracks
 from .workers import Lost, default_workers, map_isolated, map_ray
 
@@ -345,7 +345,8 @@ def extract_clips(
             todo[str(data_dir / p), str(cache_dir), digest, audio] = p, key
     if todo:
         check_cache_folder(cache_dir)
-        check_room([path for path, *_ in todo], cache_dir, cfg)
+        paths = [path for path, *_ in todo]
+        check_room(paths, cache_dir, bytes_a_second(cfg), 'the clips', '--cache_dir')
     settings = dict(cfg=cfg, quality=quality, retry=retry, time_limit=time_limit, audio_track=audio_track)
     work = partial(_extract_job, **settings)
     options = dict(unit='video', mininterval=1, **({} if progress else dict(disable=True)))

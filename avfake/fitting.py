@@ -26,9 +26,11 @@ from .detector import Detector, DetectorConfig
 from .objectives import check_features, score_by_shift, score_rise, training_warnings
 from .recordings import FACTS, MOST_KNOWN, recording_facts
 from avfake.stages import (
+    STORED_STRIDE,
     Clips,
     TrainingLog,
     WindowStore,
+    check_stored_room,
     density_nll,
     facts_of,
     fingerprint,
@@ -114,7 +116,7 @@ def moments_of_all(moments: RunningMoments) -> RunningMoments:
 def window_features(
     detector: Detector,
     entries: list,  # cache entries, of which each process takes its part
-    stride: int = 2,  # frames between windows
+    stride: int = STORED_STRIDE,  # frames between windows
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     "Batches of windows: number of the clip, starts [B], features [B, F, sequence_dim], embedded pairs [B, 2, F, D]."
     detector.eval()
@@ -259,6 +261,7 @@ def train_detector(
         raise ValueError('auto_batch_size is for one process; give batch_size')
     checkpoints = Path(save_dir) / 'checkpoints'
     checkpoints.mkdir(parents=True, exist_ok=True)
+    check_stored_room(checkpoints, config, train, validation)
     log = TrainingLog(Path(save_dir) / 'logs') if state.is_main_process else None
     tried = []
 

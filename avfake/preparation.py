@@ -21,8 +21,9 @@ from .identities import duplicate_notes, same_bytes, video_digests
 from .layouts import index_videos
 from .listing import printable
 from .metadata import IndexReport
+from .room import check_room
 from .splits import make_splits, split_table
-from .stages import Clips
+from .stages import Clips, stored_rate
 from .stored_splits import apply_split, split_hash
 from .synthetic import make_demo
 from .training import processes
@@ -126,6 +127,7 @@ def prepare(
     engine: str = 'processes',  # that extract: of this machine, or 'ray'
     layout: str | None = None,  # how the folder lies, by its name in `LAYOUTS`; what it looks like if None
     links: Iterable[Path | str] = (),  # folders outside that links in data_dir may lead to
+    features_dir: Path | None = None,  # in which a training will keep features for a while: does the disk hold them?
     **extraction,  # `retry`, `time_limit` and `audio_track` of `extract_clips`
 ) -> Prepared:
     "Index, split and cache a folder. What cannot be used keeps its reason; `ValueError` where it cannot be split."
@@ -134,7 +136,10 @@ def prepare(
         data_dir = Path(data_dir).expanduser() if data_dir else make_demo(cache_home() / 'demo')
         manifest, report = index_videos(data_dir, max_videos_per_class, seed, new, layout, links)
         if new:
-            make_splits(manifest, seed=seed)  # a folder that cannot be split is known before the long work
+            split = make_splits(manifest, seed=seed)  # a folder that cannot be split is known before the long work
+            read = split.path[split.split.isin(('train', 'validation'))] if features_dir else []
+            of_training = (stored_rate(config), 'the features (stage two of training)', '--save_dir')
+            check_room([data_dir / path for path in read], features_dir or '.', *of_training)
         table = extract_clips(
             manifest,
             data_dir,

@@ -1,5 +1,7 @@
 """Data sets so small that hardly anybody is left to train on: they train in the time that their clips are worth."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -47,3 +49,26 @@ def test_a_batch_holds_windows_of_all_of_them(prepared):
     for clip in range(2):
         starts = batch['start'][batch['clip'] == clip].sort().values
         assert len(starts) == together and torch.all(starts.diff() > 0)  # no window is a wrong answer to itself
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    "A disk that has half a megabyte left."
+    there = shutil.disk_usage('/')._replace(free=500_000)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: there)
+
+
+def test_room_for_features_is_looked_for_before_the_extraction(prepared, full_disk, monkeypatch, tmp_path):
+    "A disk that was full in the middle of stage two ended a run whose stage one had taken hours."
+    monkeypatch.setattr('avfake.preparation.extract_clips', lambda *_, **__: pytest.fail('extracted first'))
+    config, _ = make_configs(allow_out_of_range=True, vis_num_frames=32, trim_db=None)
+    what = r'the features \(stage two of training\) of 4 videos need about .* MB, and 0.5 MB are free; choose another '
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=f'run: {what}folder with --save_dir'):
+        prepare(prepared.data_dir, config, features_dir=tmp_path / 'run')
+
+
+def test_and_before_stage_one(prepared, full_disk, tmp_path):
+    config, training = make_configs(epochs=1, density_epochs=1, workers=0)
+    with pytest.raises(ValueError, match=r'of 4 clips need about [01]\.\d MB, and 0.5 MB are free'):
+        train(prepared, config, training, Run(tmp_path / 'run'))
+    assert not (tmp_path / 'run' / 'checkpoints' / 'sync.pt').exists()

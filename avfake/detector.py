@@ -8,7 +8,7 @@ __all__ = ['NEAR', 'SMALL', 'PRESETS', 'DetectorConfig', 'make_config', 'Detecto
 # %% ../nbs/47_detector.ipynb #08d764f0
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from .cache import MAX_SECONDS, StoredClip, open_clip
 from .clip_score import ClipScore
 from .config import check_ranges, configuration, override
 from .encoders import StreamConfig, make_encoders
+from .environment import SecondsBar
 from .extraction import extract_clip
 from .faces import MouthConfig
 from .files import MediaError
+from .media import FPS
 from .mouth import MouthClip
 from .recordings import KnownRecordings
 from .sync import SyncConfig, SyncModel, WindowFeatures, similarity
@@ -287,6 +289,7 @@ class Detector(nn.Module):
         clip: MouthClip | StoredClip,  # mouth crops and sound
         batch_size: int = 32,
         allowed: np.ndarray | None = None,  # [n] bool, frames that are judged; all if None
+        watch: Callable[[float], None] = lambda second: None,  # told how far it has come
     ) -> ClipScore:
         """Score a clip by sliding windows where the mouth's place is known. Raises `MediaError`: 'too short' when it is
         shorter than one window, 'no face' when the mouth is nowhere known for as long as that."""
@@ -305,6 +308,7 @@ class Detector(nn.Module):
             for i, start in enumerate(batch['starts'].tolist()):
                 sums[:, start : start + length] += frames[:, i]
                 count[start : start + length] += 1
+            watch((start + length) / FPS)
         if not windows:
             raise MediaError(getattr(clip, 'path', ''), 'no face', f'seen nowhere for {length} frames on end')
         per_frame = torch.where(count > 0, sums / count, float('nan')).numpy()
@@ -315,13 +319,15 @@ def score_extracted(
     detector: Detector,
     path: Path,  # the video
     row: dict,  # what `extract_clip` made of it
+    progress: bool = False,  # show how far it has come
 ) -> tuple[ClipScore, StoredClip]:
     "Score a video that was extracted; raises `MediaError` with the reason when it cannot be judged."
     if row['reason']:
         raise MediaError(path, row['reason'], row['detail'])
     clip = open_clip(row['entry'])
     try:
-        return detector.score_clip(clip), clip
+        with SecondsBar('score', clip.n_frames / FPS, progress) as bar:
+            return detector.score_clip(clip, watch=bar.reach), clip
     except MediaError as error:
         raise MediaError(path, error.reason, error.detail) from None
 

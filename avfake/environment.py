@@ -4,11 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNWRITABLE_CACHE', 'is_writable', 'user_has_name', 'home_folder', 'temporary_home', 'complete_environment',
-           'escape_output', 'announce', 'end_at_once']
+           'escape_output', 'announce', 'SecondsBar']
 
 # %% ../nbs/01_environment.ipynb #37722085
-import atexit
-import gc
 import getpass
 import os
 import stat
@@ -93,7 +91,28 @@ def announce(text: str):
     "One line on the standard error for what a user has to know and need not do anything about."
     print(f'avfake: {text}', file=sys.stderr, flush=True)
 
-# %% ../nbs/01_environment.ipynb #f2f11d90
-def end_at_once():
-    "Have this process end without a last search for garbage."
-    atexit.register(gc.freeze)
+
+class SecondsBar:
+    "A bar that counts the seconds of one video in a terminal, and is gone when the work is done."
+
+    def __init__(
+        self,
+        name: str,  # of the work
+        seconds: float | None,  # of the video; None where they are not known
+        shown: bool = True,
+    ):
+        from tqdm.auto import tqdm
+
+        form = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s [{elapsed}<{remaining}]' if seconds else None
+        look = dict(unit='s', mininterval=0.5, leave=False, bar_format=form)
+        self.bar = tqdm(desc=name, total=seconds, disable=None if shown else True, **look)
+
+    def reach(self, second: float):
+        "So far the work has come."
+        self.bar.update(second - self.bar.n)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()

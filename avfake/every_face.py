@@ -7,7 +7,7 @@ __all__ = ['BOX_PER_SIZE', 'ORANGE', 'WHITE', 'box_at', 'draw_boxes', 'face_pict
            'extract_each']
 
 # %% ../nbs/35_every_face.ipynb #36f11cfd
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,10 @@ import cv2
 import numpy as np
 
 from .cache import MAX_SECONDS, open_clip, write_clip
+from .environment import SecondsBar
 from .extraction import extract_clip, result_of
 from .faces import MouthConfig
+from .media import FPS
 from .mouth import FollowedFaces, MouthClip
 from .speaker import is_still
 from .tracks import FaceTrack
@@ -83,10 +85,13 @@ class FaceCutter:
         folder: Path,  # for the pictures, and for the entries of further faces
         every: bool = False,  # every face, not only the speaker
         min_frames: int = 16,  # frames on end in which a face has to be seen
+        progress: bool = False,  # show how far it has come
     ):
         self.folder = Path(folder)
         self.every = every
         self.min_frames = min_frames
+        self.progress = progress
+        self.seconds = None  # that the video lasts, where it is known
         self.rows = []  # of further faces
 
     def __call__(
@@ -99,7 +104,9 @@ class FaceCutter:
     ) -> Iterator[MouthClip]:  # consecutive pieces of the first face
         "Follow the faces and cut; raises `MediaError` where no face can be judged."
         facts = {} if facts is None else facts
-        faces = FollowedFaces(path, cfg, max_seconds=max_seconds, with_pictures=True, facts=facts, **reading)
+        with SecondsBar('read', self.seconds, self.progress) as bar:
+            options = dict(with_pictures=True, facts=facts, watch=bar.reach)
+            faces = FollowedFaces(path, cfg, max_seconds=max_seconds, **options, **reading)
         seen = [track for track in faces.tracks if faces.longest(track) >= self.min_frames]
         chosen = seen if self.every and seen else [faces.speaker()]
         for track in chosen[1:]:
@@ -108,7 +115,16 @@ class FaceCutter:
             self._name_short_ones(faces, [*seen, *chosen])
         others = 0 if self.every else len([track for track in seen if track not in chosen])
         facts.update(self._describe(faces, chosen[0]), other_faces=others)
-        yield from faces.clips(chosen[0])
+        yield from self._clips(faces, chosen[0])
+
+    def _clips(self, faces, track):
+        "The pieces of a face: of a long video they are read again."
+        with SecondsBar('cut', faces.n_frames / FPS, self.progress) as bar:
+            frames = 0
+            for clip in faces.clips(track):
+                frames += clip.n_frames
+                bar.reach(frames / FPS)
+                yield clip
 
     def _name_short_ones(self, faces, named):
         "Faces that are seen too shortly become rows with the reason."
@@ -129,7 +145,7 @@ class FaceCutter:
         "A clip of its own for a further face."
         about = self._describe(faces, track)
         entry = self.folder / f'face{about["face"]}.zip'
-        meta = write_clip(entry, faces.clips(track), facts | about)
+        meta = write_clip(entry, self._clips(faces, track), facts | about)
         self.rows.append(dict(meta, entry=str(entry), reason='', detail=''))
 
 
@@ -139,11 +155,18 @@ def extract_faces(
     cfg: MouthConfig = MouthConfig(),
     every: bool = False,  # every face, not only the speaker
     min_frames: int = 16,  # frames on end in which a face has to be seen
+    progress: bool = False,  # show how far it has come
+    announce: Callable = lambda seconds: None,  # called with the video's seconds before the work begins
     **options,  # of `extract_clip`
 ) -> list[dict]:  # a row a face, in the order of their numbers, as `extract_clip` returns them
     "Prepare a video for a verdict. Raises what is not the video's fault, as a full disk."
-    cutter = FaceCutter(folder, every, min_frames)
-    row = extract_clip(path, folder, cfg, stream=cutter, **options)
+    cutter = FaceCutter(folder, every, min_frames, progress)
+
+    def announced(seconds):
+        cutter.seconds = seconds
+        announce(seconds)
+
+    row = extract_clip(path, folder, cfg, stream=cutter, announce=announced, **options)
     shared = {name: row[name] for name in ('digest', 'info')}
     if row['entry']:
         row = open_clip(row['entry']).meta | row
@@ -167,11 +190,12 @@ def extract_each(
     max_seconds: float = MAX_SECONDS,  # a longer video is rejected
     time_limit: float = 120.0,  # seconds for a video, and 10 more for each second it lasts
     audio_track: int | None = None,  # which sound track, from 1; None: the one that players take
+    progress: bool = False,  # show how far each has come
 ) -> Iterator[list[dict]]:  # of each video, what `extract_faces` returns
     "Prepare videos one after the other in a process of their own: one that kills it, or hangs, is rejected."
     jobs = [(path, str(Path(folder) / str(i))) for i, path in enumerate(paths)]
     settings = dict(every=every, min_frames=min_frames, max_seconds=max_seconds, audio_track=audio_track)
-    work = partial(_faces_job, cfg=cfg, **settings)
+    work = partial(_faces_job, cfg=cfg, progress=progress, **settings)
     with closing(map_isolated(work, jobs, 1, time_limit, max_units=max_seconds)) as results:
         for (path, _), value in results:
             result = result_of(path, value)

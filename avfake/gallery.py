@@ -175,14 +175,17 @@ def write_reports(
     threshold = calibrated_threshold(detector, false_alarm)
     gallery = None if out is None or single else Gallery(Path(out))
     every = out is not None if every is None else every
+    alone = len(videos) == 1  # has bars of its own
     settings = dict(every=every, min_frames=detector.cfg.window.vis_num_frames, audio_track=audio_track)
     with tempfile.TemporaryDirectory(prefix='avfake-') as folder, ExitStack() as at_end:
-        rows = at_end.enter_context(closing(extract_each(videos, folder, detector.cfg.mouth, **settings)))
+        rows = at_end.enter_context(
+            closing(extract_each(videos, folder, detector.cfg.mouth, progress=alone, **settings))
+        )
         if gallery is not None:
             at_end.callback(gallery.write)  # stopped early, too
-        bar = tqdm(rows, 'score', len(videos), unit='video', mininterval=1, disable=len(videos) < 2 or None)
+        bar = tqdm(rows, 'score', len(videos), unit='video', mininterval=1, disable=alone or None)
         for i, (path, faces) in enumerate(zip(videos, bar)):
-            report = report_faces(detector, path, faces, threshold)
+            report = report_faces(detector, path, faces, threshold, progress=alone)
             if single:
                 report.save(out)
             elif gallery is not None:

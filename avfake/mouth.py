@@ -7,7 +7,7 @@ __all__ = ['PIECE_SECONDS', 'PATCH_BYTES', 'PICTURE_SIDE', 'smooth', 'mouth_squa
            'Patch', 'cut_patch', 'prefetch', 'runs_of', 'FollowedFaces', 'stream_mouth', 'read_mouth']
 
 # %% ../nbs/15_mouth.ipynb #d3318797
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -198,6 +198,7 @@ class FollowedFaces:
         max_seconds: float = float('inf'),  # a longer video is refused
         with_pictures: bool = False,  # keep a picture of the whole frame for each face
         facts: dict | None = None,  # gets `FACTS` of the file
+        watch: Callable[[float], None] = lambda second: None,  # told how far the faces have been followed
         **reading,  # which sound, as `stream_media` takes it
     ):
         self.path = path
@@ -211,11 +212,11 @@ class FollowedFaces:
         self.kept = []  # for each piece its frames' patches by track and its sound; None where that is too much
         self.bytes_kept = 0
         self.loud = []  # for each piece, of each frame in decibels
-        self._follow(max_seconds, facts)
+        self._follow(max_seconds, facts, watch)
         self.tracks = self.tracker.tracks  # the largest and longest first
         self.seen = {}  # track -> what `_how_seen` found
 
-    def _follow(self, max_seconds, facts):
+    def _follow(self, max_seconds, facts, watch):
         tracker = self.tracker
         with closing(prefetch(stream_media(self.path, self.step, facts=facts, **self.reading))) as pieces:
             for frames, audio in pieces:
@@ -229,6 +230,7 @@ class FollowedFaces:
                     raise MediaError(self.path, 'too long', f'over {max_seconds / 60:g} minutes')
                 self.loud.append(loudness(audio))
                 self._keep_piece(patches, audio)
+                watch(tracker.n / FPS)
         tracker.end()
 
     def _keep_piece(self, patches, audio):

@@ -54,6 +54,7 @@ def score_faces(
     detector: Detector,
     path: Path | str,
     rows: list[dict],  # from `extract_faces`
+    progress: bool = False,  # show how far each has come
 ) -> list[ScoredFace]:
     "Score each face whose mouth moves, and again without the frames in which another face speaks."
     faces = [ScoredFace(row) for row in rows]
@@ -63,7 +64,7 @@ def score_faces(
             face.error = MediaError(path, 'still face')
             continue
         try:
-            face.score, face.clip = score_extracted(detector, path, face.row)
+            face.score, face.clip = score_extracted(detector, path, face.row, progress)
         except MediaError as error:
             face.error = error
     scored = [face for face in faces if face.score is not None]
@@ -141,10 +142,11 @@ def report_faces(
     path: Path | str,
     rows: list[dict],  # from `extract_faces`
     threshold: Threshold,
+    progress: bool = False,  # show how far each has come
 ) -> VideoReport:
     "Score the faces of a video that were extracted, and keep the evidence."
     reports = []
-    for face in score_faces(detector, path, rows):
+    for face in score_faces(detector, path, rows, progress):
         if face.score is None:
             report = rejected_report(detector, path, face.row, threshold, face.error)
         else:

@@ -1,5 +1,6 @@
 """What would end a command is found before its long work and said with the remedy; what a container lacks ends none."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from avfake.checkpoint import save_tensors
+from avfake.checkpoint import save_detector, save_tensors
 from avfake.gallery import MARK, remove_pages
 from avfake.results import read_results, simulate_results, write_results
 from avfake.run import Run, check_stored, make_configs
 from avfake.stages import facts_of
+from avfake.synthetic import make_clip
+from avfake.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = 'from avfake.cli import main; main()'
@@ -196,3 +199,35 @@ def test_only_pages_that_avfake_wrote_are_removed(tmp_path):
     (tmp_path / '00003.html').write_text("somebody's own")
     remove_pages(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['00003.html', '2024.html', 'notes.html']
+
+
+# ---------------------------------------------------------------- how far it has come
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='there are no pseudo-terminals')
+def test_one_video_shows_how_far_it_has_come(detector, tmp_path):
+    "Of many videos the count was shown; one film of an hour was silent until its end."
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    clip = make_clip(seconds=4)
+    film = write_video(tmp_path / 'film.mp4', clip.frames, clip.audio)
+    model = tmp_path / 'model.pth'
+    save_detector(detector, model)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 100, 0, 0))
+    here = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', MAIN, 'score', str(film), '--checkpoint', str(model)]
+    with subprocess.Popen(command, env=here, stdout=subprocess.DEVNULL, stderr=theirs) as running:
+        os.close(theirs)
+        shown = b''
+        with contextlib.suppress(OSError):  # how a terminal that nobody writes to any more ends
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert running.returncode == 0, shown
+    for name in (b'read', b'cut', b'score'):
+        assert name + b': ' in shown, shown
+    assert b'of 4 s' in shown

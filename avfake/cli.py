@@ -193,7 +193,8 @@ def evaluate(
     """Evaluate a trained detector on a folder; write tables, figures and results.html.
 
     The test split of the training data is written to the folder of the checkpoint. Of another folder all videos are
-    judged; their evaluation is written to evaluations/NAME beside the checkpoint, unless --save_dir says otherwise."""
+    judged; their evaluation is written to evaluations/NAME beside the checkpoint, unless --save_dir says otherwise (of
+    a second folder of that name: to NAME-HASH)."""
     check_checkpoint(checkpoint)
     from avfake import run as job
     from avfake.checkpoint import load_detector

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['RESULT_COLUMNS', 'TEXT_COLUMNS', 'NUMBER_COLUMNS', 'SIMULATED', 'GROUP_KINDS', 'FAKEAVCELEB', 'FITTED_ROLES', 'SIDES',
-           'check_results', 'simulate_results', 'by_groups', 'by_groups_of', 'pick', 'macro_average', 'flat_groups',
-           'seen_in_training', 'fitted_to', 'rows_of_split', 'count_videos', 'align_control', 'threshold_of',
-           'write_results', 'separator', 'read_results']
+           'AS_IT_WAS', 'check_results', 'simulate_results', 'by_groups', 'by_groups_of', 'pick', 'macro_average',
+           'flat_groups', 'seen_in_training', 'fitted_to', 'rows_of_split', 'count_videos', 'align_control',
+           'threshold_of', 'write_results', 'separator', 'check_fields', 'decimal_points', 'read_results']
 
 # %% ../nbs/57_results.ipynb #bc50e774
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -290,12 +291,51 @@ def separator(path: Path) -> str:
     return max(',;\t', key=header.count)
 
 
+AS_IT_WAS = 'give the table as avfake wrote it, or save it with decimal points and without marks of thousands'
+
+
+def check_fields(
+    path: Path,
+    mark: str,  # between columns
+):
+    "Raise `ValueError` for a row of more fields than the header has: its decimal commas stand between columns, too."
+    with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
+        rows = csv.reader(f, delimiter=mark)
+        columns = len(next(rows, ()))
+        for row in rows:
+            if len(row) > columns:
+                raise ValueError(
+                    f'line {rows.line_num} has {len(row)} fields and the header {columns}: if its numbers have decimal '
+                    f'commas, {AS_IT_WAS}'
+                )
+
+
+def decimal_points(
+    column: pd.Series,  # of numbers, with cells that could not be read as such
+) -> pd.Series:
+    "Numbers with decimal commas as numbers; raises `ValueError` where a cell may mean something else"
+    cells = column.astype(str).str.strip()
+    with_comma = cells.str.fullmatch(r'[+-]?\d*,\d+(?:[eE][+-]?\d+)?')
+    numbers = pd.to_numeric(cells.where(~with_comma, cells.str.replace(',', '.')), errors='coerce')
+    thousands = with_comma.any() & ~with_comma & cells.str.contains('.', regex=False)
+    odd = cells[column.notna() & (numbers.isna() | thousands)]
+    if len(odd):
+        raise ValueError(f'column {column.name}: {odd.iloc[0]!r} is not clear as a number; {AS_IT_WAS}')
+    return numbers
+
+
 def read_results(path: Path) -> pd.DataFrame:
-    "The results table that `write_results` stored"
+    "The results table that `write_results` stored, also as a spreadsheet saved it again; raises `ValueError`"
     text = dict.fromkeys(TEXT_COLUMNS, object)  # so that an identity 007 or NA stays what it is
-    looks = dict(sep=separator(path), encoding='utf-8-sig', encoding_errors='surrogateescape')
+    mark = separator(path)
+    looks = dict(sep=mark, encoding='utf-8-sig', encoding_errors='surrogateescape')
     try:
+        check_fields(path, mark)
         numbers = {c: [''] for c in pd.read_csv(path, nrows=0, **looks) if c not in TEXT_COLUMNS}
-        return check_results(pd.read_csv(path, dtype=text, na_values=numbers, keep_default_na=False, **looks))
+        table = pd.read_csv(path, dtype=text, na_values=numbers, keep_default_na=False, **looks)
+        for name in {*NUMBER_COLUMNS, 'label', 'windows'} & set(table):
+            if not pd.api.types.is_numeric_dtype(table[name]):
+                table[name] = decimal_points(table[name])
+        return check_results(table)
     except (ValueError, TypeError) as error:
         raise ValueError(f'{path}: not a detailed_results.csv as an evaluation writes it: {error}') from error

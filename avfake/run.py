@@ -21,7 +21,7 @@ from .controls import from_scratch, load_controls, save_controls, train_controls
 from .detector import Detector, DetectorConfig, make_config
 from .environment import is_writable
 from .evaluation import read_metrics, write_metrics
-from .files import atomic_path, file_digest, remove_stale_temporaries
+from .files import atomic_path, file_digest, place_hash, remove_stale_temporaries
 from .fitting import train_detector
 from .identities import seen_identities, trained_copies, trained_digests, trained_identities
 from .pages import evaluation_body, write_page
@@ -75,6 +75,7 @@ class Run:
     training_curves = _file('training_curves.png', 'the same as a figure')
     checkpoints = _file('checkpoints', 'a folder: where a run goes on that was cut off')
     lock = _file('.lock', 'held while a run writes to the folder')
+    place = _file('.place', 'a hash of where the folder lies that was evaluated')
     results = _file('detailed_results.csv', 'a row a video')
     metrics = _file('metrics.json', 'every number of an evaluation, and what went in')
     page = _file('results.html', 'the evaluation to be read')
@@ -98,11 +99,18 @@ class Run:
         prepared: Prepared,
         split: str,  # that is judged
     ) -> 'Run':
-        "Where an evaluation is written: here what belongs to the training, below what belongs to another folder."
+        "Where an evaluation is written: here that of the training's folder; below that of another, each apart."
         if split == 'test':
             return self
-        name = Path(prepared.data_dir).absolute().name
-        return Run(self.folder / 'evaluations' / (name if split == 'all' else f'{name}-{split}'))
+        data_dir = Path(prepared.data_dir).resolve()
+        name = data_dir.name if split == 'all' else f'{data_dir.name}-{split}'
+        place = place_hash(data_dir)
+        run = Run(self.folder / 'evaluations' / name)
+        if run.folder.exists() and not (run.place.is_file() and run.place.read_text() == place):
+            run = Run(run.folder.with_name(f'{name}-{place}'))
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.place.write_text(place)
+        return run
 
     @classmethod
     def of(cls, run) -> 'Run':  # a run, its folder, or a checkpoint in it
@@ -140,7 +148,8 @@ class Run:
         "Remove the lock's file, and the folder if nothing came of the run."
         with suppress(OSError):
             self.lock.unlink()
-            if not any(self.folder.iterdir()):
+            if {path.name for path in self.folder.iterdir()} <= {self.place.name}:
+                self.place.unlink(missing_ok=True)
                 self.folder.rmdir()
 
     def read_split(

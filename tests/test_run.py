@@ -1,6 +1,7 @@
 """A run's folder and its split: what training stored is read by everything after it; an evaluation is written whole."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -199,9 +200,25 @@ def test_another_folder_is_judged_whole(folder, trained, tmp_path):
         assert set(prepared.manifest.split) == {'all'} and judged_split(prepared, 'test') == 'all'
         assert 'all of its videos are judged' in prepared.notes[0]
     assert trained.run.evaluation(prepared, 'all').folder == trained.run.folder / 'evaluations' / 'videos'
+    assert trained.run.evaluation(prepared, 'all').folder == trained.run.folder / 'evaluations' / 'videos'  # again
     own = prepare_for(trained.detector, trained.run, folder)
     assert judged_split(own, 'test') == 'test' and trained.run.evaluation(own, 'test') == trained.run
     assert set(prepare_for(trained.detector, checkpoint, other, 'all').manifest.split) == {'all'}
+
+
+def test_two_folders_of_one_name_are_evaluated_apart(trained, tmp_path):
+    "The second evaluation replaced that of another data set."
+    runs = []
+    for place in 'abab':
+        touch(tmp_path / place / 'data' / 'real' / '1.mp4')
+        prepared = prepare_for(trained.detector, trained.run, tmp_path / place / 'data')
+        runs.append(trained.run.evaluation(prepared, 'all'))
+    assert runs[:2] == runs[2:]
+    first, second = (run.folder.name for run in runs[:2])
+    assert first == 'data' and re.fullmatch('data-[0-9a-f]{8}', second)
+    with runs[1].claim():
+        pass  # nothing came of it
+    assert not runs[1].folder.exists() and runs[0].folder.exists()
 
 
 def test_all_videos_of_the_folder_that_was_trained_on(folder, trained):

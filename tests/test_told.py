@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avfake.checkpoint import save_detector, save_tensors
@@ -187,9 +189,32 @@ def test_a_table_that_a_spreadsheet_saved(tmp_path):
         other = tmp_path / 'other.csv'
         other.write_text(table.read_text('utf-8').replace(',', mark), encoding)
         assert read_results(other).equals(read_results(table))
+    with_commas = re.sub(r'(?<=\d)\.(?=\d)', '#', table.read_text('utf-8')).replace(',', ';').replace('#', ',')
+    assert re.search(r';-?\d+,\d+;', with_commas)
+    other.write_text(with_commas)
+    assert np.allclose(read_results(other)[['score', 'log_prob']], read_results(table)[['score', 'log_prob']])
     other.write_text('name;value\na;1\n')
     with pytest.raises(ValueError, match='other.csv: not a detailed_results.csv'):
         read_results(other)
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('path;label;score\na;0;0,5\nb;1;1.234\n', "column score: '1.234' is not clear"),
+        ('path;label;score\na;0;0,5\nb;1;1.234,5\n', "column score: '1.234,5' is not clear"),
+        ('path;label;score\na;0;01. Mai\nb;1;2,5\n', "column score: '01. Mai' is not clear"),
+        (
+            'path,label,score\na,0,0,5\nb,1,2,5\n',
+            'line 2 has 4 fields and the header 3: if its numbers have decimal commas',
+        ),
+    ],
+)
+def test_numbers_that_are_not_clear_are_not_guessed(text, words, tmp_path):
+    "With commas for everything each score became 0, and each path a number."
+    (tmp_path / 'other.csv').write_text(text)
+    line = last_line(avfake('compare', 'other.csv', 'other.csv', cwd=tmp_path))
+    assert 'other.csv: not a detailed_results.csv' in line and words in line and 'as avfake wrote it' in line
 
 
 def test_only_pages_that_avfake_wrote_are_removed(tmp_path):

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['UNWRITABLE_CACHE', 'is_writable', 'user_has_name', 'home_folder', 'temporary_home', 'complete_environment',
-           'escape_output', 'announce', 'SecondsBar']
+           'escape_output', 'announce', 'SecondsBar', 'end_at_once']
 
 # %% ../nbs/01_environment.ipynb #37722085
+import atexit
+import gc
 import getpass
 import os
 import stat
@@ -116,3 +118,8 @@ class SecondsBar:
 
     def __exit__(self, *_):
         self.bar.close()
+
+# %% ../nbs/01_environment.ipynb #f2f11d90
+def end_at_once():
+    "Have this process end without a last search for garbage."
+    atexit.register(gc.freeze)

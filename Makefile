@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install check-data-dir run bench gpu gpu-pack test test-reliability lab format export clean-notebooks readme prepare constraints clean force
+.PHONY: help install check-data-dir run bench detector gpu gpu-pack gpu-worlds test test-reliability lab format export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -139,6 +139,13 @@ gpu-pack: check-data-dir $(READY)  ## Pack for `make gpu` elsewhere: clips (DATA
 	  -c constraints.txt --target gpu_site/packages $(GPU_PACKAGES)
 	@cd gpu_site && rm -rf packages/ai_edge_litert/tools packages/ai_edge_litert/vendors packages/ai_edge_litert/*WebGpu* \
 	&& tar -cJf packages.tar.xz -C packages . && rm -rf packages && du -sm ../gpu_pack ../gpu_site
+
+detector: check-data-dir $(READY)  ## Make the detector of the package anew from the data sets in DATA_DIR=; goes on where it stopped
+	@$(PY) -m avfake.packaged "$$DATA_DIR"
+
+gpu-worlds: $(READY)  ## Pack the data sets of DATA_DIR= for python -m avfake.gpu_worlds elsewhere, into gpu_worlds_pack/
+	@$(PY) -m avfake.gpu_worlds pack "$$DATA_DIR" gpu_worlds_pack --per-identity 48
+	@$(PY) -c 'from avfake.whisper import save_first_layers; save_first_layers("gpu_worlds_pack/whisper")'
 
 gpu:  ## Measure this machine's GPU in 8 minutes into OUT=nbs/benchmarks/; needs gpu_pack/ and a python3 with torch, or .venv
 	@python=$$([ -x $(PY) ] && echo $(PY) || echo "$${PYTHON:-python3}"); \

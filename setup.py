@@ -23,7 +23,7 @@ setup(
     url=cfg['git_url'],
     keywords=cfg['keywords'],
     packages=find_packages(include=['avfake', 'avfake.*']),
-    package_data={'avfake': ['face_models/*', 'templates/*']},
+    package_data={'avfake': ['detectors/*', 'face_models/*', 'templates/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require={

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'VERSION', 'show_version', 'everywhere', 'show_error', 'demo', 'extract', 'train', 'evaluate', 'Faces', 'score',
-           'calibrate', 'experiment', 'compare', 'reproduce', 'summary', 'settings', 'main']
+           'calibrate', 'experiment', 'card', 'compare', 'reproduce', 'summary', 'settings', 'main']
 
 # %% ../nbs/80_cli.ipynb #5c52a7a1
 import json
@@ -25,6 +25,7 @@ from avfake.options import (
     CACHE,
     CHECKPOINT,
     DATA,
+    DETECTOR,
     EPOCHS,
     LAYOUT,
     LINKS,
@@ -223,7 +224,7 @@ class Faces(str, Enum):
 @app.command()
 def score(
     files: list[str] = typer.Argument(..., help='Videos, or folders of them.'),
-    checkpoint: str = CHECKPOINT,
+    checkpoint: str = DETECTOR,
     false_alarm: float = typer.Option(
         0.05, '--false_alarm', min=0, max=1, help='Accepted false-alarm rate on authentic videos.'
     ),
@@ -263,7 +264,7 @@ def score(
 
 @app.command()
 def calibrate(
-    checkpoint: str = CHECKPOINT,
+    checkpoint: str = DETECTOR,
     data_dir: str = typer.Option(..., '--data_dir', help='Folder of 20 or more authentic clips of your own.'),
     save: str = typer.Option('own_model.pth', '--save', help='File for the detector.'),
     cache_dir: str | None = CACHE,
@@ -292,14 +293,32 @@ def experiment(
     save_dir: str = typer.Option('results_experiments', '--save_dir', help='Folder for checkpoints.'),
     preset: str = PRESET,
     cache_dir: str | None = CACHE,
+    leave_out: str = typer.Option(
+        '',
+        '--leave_out',
+        help="Worlds to leave out: 'all' folds or one, such as 'wild'; DATA_DIR then holds data sets.",
+    ),
 ):
     "Train and measure one configuration over several seeds; every setting is a flag."
     from avfake.experiments import run_experiment, summarise
+    from avfake.worlds import leave_worlds_out
 
     where = dict(table=Path(table), save_dir=Path(save_dir).expanduser(), cache_dir=cache_dir)
     settings = read_settings(context)
+    if leave_out:
+        return print(leave_worlds_out(name, data_dir, leave_out, tuple(range(seeds)), **where, **settings))
     rows = run_experiment(name, data_dir, tuple(range(seeds)), stage, preset=preset, **where, **settings)
     print(summarise(rows, by=('experiment', 'score'), score=None).round(3).to_string())
+
+
+@app.command()
+def card(checkpoint: str = DETECTOR):
+    "Say what a detector is: what it was trained on, what it is worth, what it must not be used for."
+    check_checkpoint(checkpoint)
+    from avfake.checkpoint import load_detector
+    from avfake.packaged import card_of
+
+    print(card_of(load_detector(checkpoint)))
 
 
 @app.command()

@@ -194,7 +194,8 @@ class ClipBatches(Sampler):
         self.identities = identities
         if dataset.together > 1:  # windows of a clip whose person is not known stand together, too
             known = identities or [''] * dataset.n_clips
-            self.identities = [known[i % dataset.n_clips] or i % dataset.n_clips for i in range(self.windows)]
+            names = [known[i] or f'clip {i}' for i in range(dataset.n_clips)]
+            self.identities = names * dataset.together
         self.own = slice(batch_size * process // processes, batch_size * (process + 1) // processes)
 
     @property

@@ -9,7 +9,6 @@ __all__ = ['TRAININGS', 'app', 'machine_facts', 'Results', 'run_tests', 'some_wi
 
 # %% ../nbs/82_gpu.ipynb #94096862
 import json
-import os
 import re
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def machine_facts() -> dict:
         python=sys.version.split()[0],
         torch=torch.__version__,
         cuda=torch.version.cuda,
-        commit=os.environ.get('AVFAKE_COMMIT') or commit(),  # a copy of the files has no history
+        commit=commit(),
     )
 
 

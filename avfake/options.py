@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MAX_VIDEOS', 'SEED', 'WORKERS', 'CACHE', 'RETRY',
-           'AUDIO_TRACK', 'TIME_LIMIT', 'LAYOUT', 'LINKS', 'CHECKPOINT', 'read_settings', 'check_checkpoint']
+           'AUDIO_TRACK', 'TIME_LIMIT', 'LAYOUT', 'LINKS', 'DETECTOR', 'CHECKPOINT', 'read_settings',
+           'check_checkpoint']
 
 # %% ../nbs/79_options.ipynb #532a5f78
 from pathlib import Path
@@ -29,6 +30,7 @@ AUDIO_TRACK = typer.Option(None, '--audio_track', help='Sound track to read, fro
 TIME_LIMIT = typer.Option(120.0, '--time_limit', help='Seconds per video, plus 10 per second of video.')
 LAYOUT = typer.Option(None, '--layout', help='Layout of the folder: plain, people, table, ... (default: detected).')
 LINKS = typer.Option([], '--links', help='Folder outside that links may lead to (repeatable).')
+DETECTOR = typer.Option('', '--checkpoint', help='A trained detector (default: the one of the package).')
 CHECKPOINT = typer.Option('results/best_model.pth', '--checkpoint', help='A trained detector (best_model.pth).')
 
 # %% ../nbs/79_options.ipynb #f4ad92f5
@@ -47,7 +49,7 @@ def read_settings(context: typer.Context) -> dict:  # setting -> value
 
 def check_checkpoint(path: str):
     "Raise `FileNotFoundError` before torch is loaded."
-    if not Path(path).expanduser().is_file():
+    if path and not Path(path).expanduser().is_file():
         raise FileNotFoundError(
             f'{path}: no such checkpoint; train one first (avfake train), or name one: --checkpoint'
         )

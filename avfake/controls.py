@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_FITTED_CLIPS', 'CONTROLS', 'Look', 'FittingSet', 'Fit', 'Control', 'leading_silence', 'loudness_db', 'of_column',
-           'rare_format', 'FeatureGaussian', 'stream_statistics', 'modality_distance', 'fit_modality', 'modality',
-           'from_scratch', 'fit_random_features', 'unpack_random_features', 'untrimmed_score', 'control_of',
+           'rare_format', 'ledoit_wolf', 'FeatureGaussian', 'stream_statistics', 'modality_distance', 'fit_modality',
+           'modality', 'from_scratch', 'fit_random_features', 'unpack_random_features', 'untrimmed_score', 'control_of',
            'train_controls', 'save_controls', 'load_controls', 'measure_controls', 'control_scores']
 
 # %% ../nbs/56_controls.ipynb #e9787ce0
@@ -162,6 +162,19 @@ def rare_format(
     return -np.log((same + 1) / (len(authentic) + 1))
 
 # %% ../nbs/56_controls.ipynb #499f7ed8
+def ledoit_wolf(
+    x: np.ndarray,  # [N, D] of mean 0
+) -> np.ndarray:  # [D, D]
+    "The covariance shrunk towards a sphere (Ledoit and Wolf, 2004); sklearn's takes seconds to import."
+    n, d = x.shape
+    covariance = x.T @ x / n
+    sphere = np.trace(covariance) / d * np.eye(d)
+    error = ((x**2).T @ (x**2) / n - covariance**2).sum() / n  # expected, squared, of the covariance
+    distance = ((covariance - sphere) ** 2).sum()
+    weight = min(error / distance, 1) if distance else 0
+    return (1 - weight) * covariance + weight * sphere
+
+
 class FeatureGaussian:
     "A Gaussian of standardised features of authentic clips"
 
@@ -169,15 +182,15 @@ class FeatureGaussian:
         self,
         features: np.ndarray,  # [N, D] one vector an authentic training clip; a row with a NaN does not count
     ):
-        from sklearn.covariance import LedoitWolf  # takes a second, and who scores has no use for it
-        from sklearn.preprocessing import StandardScaler
-
         self.features = np.asarray(features)
         kept = self.features[np.isfinite(self.features).all(1)].astype(float)
         if len(kept) < 2:
             raise ValueError(f'features: {len(kept)} usable clips; a Gaussian needs at least 2')
-        self.scaler = StandardScaler().fit(kept)
-        self.model = LedoitWolf(assume_centered=True).fit(self.scaler.transform(kept))
+        self.mean = kept.mean(0)
+        spread = kept.std(0)
+        rounding = len(kept) * np.finfo(float).eps * np.abs(self.mean)
+        self.spread = np.where(spread > rounding, spread, 1)  # a feature that is always the same
+        self.precision = np.linalg.pinv(ledoit_wolf((kept - self.mean) / self.spread), hermitian=True)
 
     def distance(
         self,
@@ -188,7 +201,8 @@ class FeatureGaussian:
         usable = np.isfinite(features).all(1)
         scores = np.full(len(features), np.nan)
         if usable.any():
-            scores[usable] = self.model.mahalanobis(self.scaler.transform(features[usable])) / features.shape[1]
+            x = (features[usable] - self.mean) / self.spread
+            scores[usable] = np.einsum('nd,de,ne->n', x, self.precision, x, optimize=True) / features.shape[1]
         return scores
 
 # %% ../nbs/56_controls.ipynb #af3b21e7

@@ -25,7 +25,6 @@ from .room import check_room
 from .splits import make_splits, split_table
 from .stages import Clips, stored_rate
 from .stored_splits import apply_split, split_hash
-from .synthetic import make_demo
 from .training import processes
 
 # %% ../nbs/72_preparation.ipynb #220e30dd
@@ -133,7 +132,11 @@ def prepare(
     "Index, split and cache a folder. What cannot be used keeps its reason; `ValueError` where it cannot be split."
     new, state = draw and stored is None, processes()
     with state.main_process_first():  # the others find the work done
-        data_dir = Path(data_dir).expanduser() if data_dir else make_demo(cache_home() / 'demo')
+        if not data_dir:
+            from avfake.synthetic import make_demo  # takes two seconds, and few need it
+
+            data_dir = make_demo(cache_home() / 'demo')
+        data_dir = Path(data_dir).expanduser()
         manifest, report = index_videos(data_dir, max_videos_per_class, seed, new, layout, links)
         if new:
             split = make_splits(manifest, seed=seed)  # a folder that cannot be split is known before the long work

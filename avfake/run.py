@@ -207,12 +207,13 @@ class Run:
             if table is not None:
                 with atomic_path(path) as temporary:
                     table.to_csv(temporary, index=table is found.localisation, float_format='%.5g')
+        drawn = dict(found.figures)
         for heading, path in self.figures().items():
-            if heading in found.figures:
-                save_figure(found.figures[heading], path)
+            if heading in drawn:
+                drawn[heading] = save_figure(drawn[heading], path).read_bytes()  # drawn once, for the page too
         found.metrics['files'] = {path.name: file_digest(path) for path in files if path.is_file()}
         write_metrics(found.metrics, self.metrics)
-        write_page(self.page, 'Evaluation', evaluation_body(found.metrics, found.further_tables(), found.figures))
+        write_page(self.page, 'Evaluation', evaluation_body(found.metrics, found.further_tables(), drawn))
 
 # %% ../nbs/74_run.ipynb #03dafb4d
 def prepare_for(

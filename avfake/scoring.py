@@ -46,6 +46,7 @@ def score_table(
     prepared: Prepared,
     splits: tuple | None = SCORED,  # None scores every video
     controls: dict | None = None,  # from `train_controls` or `load_controls`
+    judged: str = 'all',  # split whose clips the controls look at, which takes longer than the score; 'all': all
 ) -> tuple[pd.DataFrame, dict[str, pd.Series], dict[str, ClipScore]]:  # results, control scores by path, scores by path
     "Score the clips of a prepared folder with the detector and with its controls."
     controls = controls or {}
@@ -58,7 +59,8 @@ def score_table(
     for row in tqdm(usable.itertuples(), total=len(usable), desc='score', unit='clip', mininterval=5):
         clip = open_clip(row.entry)
         scored[row.path] = detector.score_clip(clip)
-        measured[row.path] = measure_controls(detector, clip, scored[row.path], controls)
+        if judged in ('all', row.split):
+            measured[row.path] = measure_controls(detector, clip, scored[row.path], controls)
         if known.limit.isfinite():
             unlike[row.path] = float(known.distance(recording_facts(clip)[None])[0] / known.limit)
     results = rows[COPIED].copy()
@@ -223,7 +225,8 @@ def measure(
     work_dir: Path | None = None,  # keeps scores of corrupted clips, so that a measurement that was cut off goes on
 ) -> Evaluation:
     "Score and measure; writes no result, and raises nothing for videos that cannot be scored."
-    results, control, scored = score_table(detector, prepared, None if split == 'all' else SCORED, controls)
+    splits = None if split == 'all' else SCORED
+    results, control, scored = score_table(detector, prepared, splits, controls, split or 'all')
     rows, _ = rows_of_split(results, split)
     threshold = threshold_of(detector, false_alarm)
     what = describe(detector, prepared, seed)

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-import torch
 
 from avfake.data import TrainWindows, make_loader, plan_epoch
 from avfake.detector import Detector
@@ -31,7 +30,7 @@ def test_they_train_and_are_evaluated(prepared, tmp_path):
     with pytest.warns(UserWarning, match='gives no verdict|no authentic calibration clip'):
         detector, history = train(prepared, config, training, run)
     sync = history[history.stage == 'sync']
-    assert sync.step.tolist() == [1, 2]
+    assert len(sync) == 2 and 1 < sync.step.iloc[0] < 8  # 35 windows of a clip differ at most
     assert detector.metadata['sentinels']['feature_effective_rank'] > 2
     found = evaluate(detector, prepared, run)
     assert found.metrics['counts']['authentic'] == 1
@@ -42,13 +41,13 @@ def test_a_batch_holds_windows_of_all_of_them(prepared):
     readers = Detector(make_configs()[0]).sync.readers
     entries = prepared.entries('train')
     passes, together = plan_epoch(entries, readers, batch_size=32)
+    assert len(entries) == 2 and together == 4 and 8 < passes < 36
     data = TrainWindows(entries, readers, passes=passes, together=together)
     loader = make_loader(data, len(entries) * together)
-    assert len(entries) == 2 and 2 < passes == together < 20
-    (batch,) = loader
+    batch = next(iter(loader))
     for clip in range(2):
-        starts = batch['start'][batch['clip'] == clip].sort().values
-        assert len(starts) == together and torch.all(starts.diff() > 0)  # no window is a wrong answer to itself
+        starts = batch['start'][batch['clip'] == clip]
+        assert len(set(starts.tolist())) == together  # no window is a wrong answer to itself
 
 
 @pytest.fixture

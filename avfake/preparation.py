@@ -17,6 +17,7 @@ import pandas as pd
 from .detector import DetectorConfig
 from .environment import UNWRITABLE_CACHE, announce
 from .extraction import extract_clips, rejected
+from .files import REASONS
 from .identities import duplicate_notes, same_bytes, video_digests
 from .layouts import index_videos
 from .listing import printable
@@ -104,7 +105,8 @@ def draw_split(
     reasons = ', '.join(f'{n} {reason}' for reason, n in bad.reason.value_counts().items())
     usable = manifest[~manifest.path.isin(bad.path)]
     if not (usable.label == 0).any():
-        raise ValueError(f'no authentic video can be used: {reasons}')
+        most = bad.reason.value_counts().index[0]
+        raise ValueError(f'no authentic video can be used: {reasons} ({REASONS.get(most, most)})')
     try:
         split = make_splits(usable, seed=seed, digests=video_digests(table))
     except ValueError as e:

@@ -82,6 +82,30 @@ def test_every_reason_says_what_to_do(tmp_path):
         assert error.value.reason == reason
 
 
+@pytest.mark.parametrize(
+    'text, where',
+    [
+        ('version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n', 'Git LFS'),
+        ('/annex/objects/MD5E-s12--5d41.mp4\n', 'git-annex'),
+        ('../.git/annex/objects/k4/Zq/MD5E-s12--5d41.mp4/MD5E-s12--5d41.mp4', 'git-annex'),
+        ('../../blobs/0', 'a link to ../../blobs/0'),
+        ('film.mp4', 'a link to film.mp4'),
+        ('none.mp4', None),
+        ('This is not a video.', None),
+        ('\0\0\0\x18ftypmp42', None),
+    ],
+)
+def test_a_text_in_the_place_of_a_video(text, where, tmp_path):
+    "'This does not open as a video; convert it to mp4' is no help to who has not fetched the files yet."
+    (tmp_path / 'film.mp4').write_bytes(b'film')
+    (tmp_path / 'a.mp4').write_text(text)
+    if where is None:
+        return check_file(tmp_path / 'a.mp4')
+    with pytest.raises(MediaError) as error:
+        check_file(tmp_path / 'a.mp4')
+    assert (error.value.reason, error.value.detail) == ('pointer', where)
+
+
 # ---------------------------------------------------------------- names in tables
 
 PANDAS_OPTIONS = """

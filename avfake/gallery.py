@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from .conformal import UNLIKE_UNTOLD
 from .coverage import say_not_judged
 from .detector import Detector
-from .environment import is_writable
+from .environment import announce, is_writable
 from .every_face import extract_each
 from .listing import HIDDEN, NOT_VIDEOS, VIDEO_EXTENSIONS, list_files
 from .pages import render, write_page
@@ -173,6 +174,8 @@ def write_reports(
     if single and len(videos) > 1:
         raise ValueError(f'{out}: one page holds one video, and there are {len(videos)}; name a folder instead')
     threshold = calibrated_threshold(detector, false_alarm)
+    if not threshold.tells_unlike:
+        announce(UNLIKE_UNTOLD)
     gallery = None if out is None or single else Gallery(Path(out))
     every = out is not None if every is None else every
     alone = len(videos) == 1  # has bars of its own

@@ -10,6 +10,7 @@ __all__ = ['RESULT_COLUMNS', 'TEXT_COLUMNS', 'NUMBER_COLUMNS', 'SIMULATED', 'GRO
 
 # %% ../nbs/57_results.ipynb #bc50e774
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -269,7 +270,9 @@ def threshold_of(
     recorded = detector.metadata.get('fitted', {}).get('calibration')
     role = recorded['role'] if recorded else '' if detector.metadata else 'calibration'
     scores, identities = detector.calibration.cpu().numpy(), detector.calibration_identities.tolist()
-    return threshold_at(scores, false_alarm, identities, role)
+    known = getattr(detector, 'recordings', None)
+    tells_unlike = known is None or bool(known.limit.isfinite())
+    return replace(threshold_at(scores, false_alarm, identities, role), tells_unlike=tells_unlike)
 
 # %% ../nbs/57_results.ipynb #e499943e
 def write_results(

@@ -13,8 +13,10 @@ from test_notebooks import run
 
 from avfake.checkpoint import load_detector, save_detector
 from avfake.conformal import threshold_at
+from avfake.gallery import write_reports
 from avfake.recordings import FACTS, KnownRecordings, recording_facts
 from avfake.report import examine
+from avfake.results import threshold_of
 from avfake.scoring import unfamiliar_notes, unfamiliar_share
 from avfake.synthetic import make_clip
 from avfake.video import write_video
@@ -53,6 +55,16 @@ def test_a_recording_unlike_those_it_knows_is_not_judged(detector, video):
     assert 'The rate does not hold' in str(anyway.verdict) and 'The rate does not hold' in anyway.body()
     assert json.loads(json.dumps(asdict(anyway.verdict)))['differs'] == ['fine detail of the picture']
     detector.judge_anyway = False
+    detector.recordings = KnownRecordings()
+
+
+def test_a_detector_that_cannot_tell_says_so_once(detector, video, capsys):
+    "A checkpoint of an earlier version gave its false-alarm rate for any recording, as if it held."
+    assert 'does not tell recordings' in ' '.join(threshold_of(detector).caveats)
+    assert len(list(write_reports(detector, [video, video]))) == 2
+    assert capsys.readouterr().err.count('avfake: this detector does not tell recordings') == 1
+    knows(detector, torch.zeros(len(FACTS)))
+    assert 'does not tell recordings' not in ' '.join(threshold_of(detector).caveats)
     detector.recordings = KnownRecordings()
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REASONS', 'POINTER_BYTES', 'MAX_TAIL', 'MediaError', 'explain_error', 'leads_to', 'check_file', 'file_digest',
-           'place_hash', 'atomic_path', 'remove_stale_temporaries']
+           'text_encoding', 'place_hash', 'atomic_path', 'remove_stale_temporaries']
 
 # %% ../nbs/02_files.ipynb #76c581d1
 import errno
@@ -125,6 +125,14 @@ def file_digest(
         while block := f.read(1 << 20):
             h.update(block)
     return h.hexdigest()
+
+
+def text_encoding(
+    path: Path,
+) -> str:  # 'utf-16' or 'utf-8-sig'
+    "How a text is encoded, by its first bytes: spreadsheets save their Unicode text as UTF-16."
+    with open(path, 'rb') as f:
+        return 'utf-16' if f.read(2) in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
 
 
 def place_hash(

@@ -11,11 +11,13 @@ import csv
 import io
 import json
 import posixpath
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
 from .class_names import AUTHENTIC_WORDS, FORGED_WORDS, class_of_name
+from .files import text_encoding
 from .listing import Listing, leads_out, some_of
 from .metadata import IndexReport, read_periods
 
@@ -64,7 +66,7 @@ def read_rows(
     path: Path,  # .csv, .tsv, .json, .jsonl or .ndjson
 ) -> list[dict]:  # column (in lower case) -> text
     "The rows of a table; raises `ValueError` where it is none."
-    text = Path(path).read_text(encoding='utf-8-sig', errors='surrogateescape')
+    text = Path(path).read_text(encoding=text_encoding(path), errors='surrogateescape')
     kind = Path(path).suffix.lower()
     try:
         match kind:
@@ -98,9 +100,9 @@ def columns_of(
 ) -> set[str]:  # in lower case; empty where it is no table
     "The columns of a table, as its first bytes show them."
     try:
-        with open(path, encoding='utf-8-sig', errors='replace') as f:
+        with open(path, encoding=text_encoding(path), errors='replace') as f:
             head = f.read(1 << 16)
-    except OSError:
+    except (OSError, UnicodeError):
         return set()
     if path.suffix.lower() in ('.csv', '.tsv'):
         line = head.lstrip().split('\n', 1)[0]
@@ -207,10 +209,35 @@ def _fault(row, label, files):
     return None
 
 # %% ../nbs/24_label_tables.ipynb #a8ea2961
+class _Spelling:
+    "The videos of a folder by their paths, also in other spellings: of case, of accents, of an old code page."
+
+    def __init__(self, videos):
+        self.videos = set(videos)
+        self.by_spelling = {}
+        for path in videos:
+            self.by_spelling.setdefault(self._plain(path), []).append(path)
+
+    def _plain(self, path):
+        raw = path.encode('utf-8', 'surrogateescape')
+        try:
+            text = raw.decode('utf-8')
+        except UnicodeDecodeError:
+            text = raw.decode('cp1252', 'replace')
+        return unicodedata.normalize('NFC', text).casefold()
+
+    def find(self, path):
+        "The video that a path means: the one of that name, or the only one of that name in another spelling; or ''."
+        if path in self.videos:
+            return path
+        found = self.by_spelling.get(self._plain(path), [])
+        return found[0] if len(found) == 1 else ''
+
+
 def _label_rows(files, table, report):
     "The rows of one table that name videos, with their labels; what cannot be used is named."
     rows = read_rows(files.path(table))
-    videos = set(files.videos)
+    spelt = _Spelling(files.videos)
     numbers = _numbers(rows, table)
     folder = posixpath.dirname(table)
     out = []
@@ -220,10 +247,12 @@ def _label_rows(files, table, report):
             report.malformed_rows += 1
             continue
         report.rows += 1
-        row['path'] = _relative(row['path'], folder, files.folder)
-        if row['path'] not in videos:
+        row['path'], named = spelt.find(_relative(row['path'], folder, files.folder)), row['path']
+        if not row['path']:
             report.rows_without_file += 1
+            report.examples.setdefault('rows_without_file', []).append(named)
             continue
+        report.respelled_rows += posixpath.basename(row['path']) != posixpath.basename(named.replace('\\', '/'))
         label = {**_LABEL_OF, **numbers}.get(row['label'].lower().removesuffix('.0'))
         row['audio'] = _relative(row['audio'], folder, files.folder)
         row['split'] = _split(row['split'], table)
@@ -253,7 +282,9 @@ def join_label_tables(
     report.leave_out(f'no row in {named}, hence no label', [p for p in files.videos if p not in known])
     if not len(out):
         found = f'{len(files.videos):,} videos ({some_of(files.videos)})'
-        raise ValueError(f'{named}: no row gives a label to any of {found}. {TABLE_HELP}')
+        rows = report.examples.get('rows_without_file')
+        names = f'; its rows name files that are not there: {some_of(rows)}' if rows else ''
+        raise ValueError(f'{named}: no row gives a label to any of {found}{names}. {TABLE_HELP}')
     unnamed = out.source == ''
     if unnamed.any():
         report.notes.append(f'{unnamed.sum():,} rows of {named} name no source: each counts as a person of its own')

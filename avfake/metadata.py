@@ -71,7 +71,7 @@ class IndexReport:
     def __str__(self):
         lines = [f'{self.layout} layout: {self.videos:,} videos of {self.identities:,} identities']
         lines += [f'  {n:>7,} {printable(name)}' for name, n in self.classes.items()]
-        notes = [f'{getattr(self, k):,} {v}' for k, v in _NOTES.items() if getattr(self, k)]
+        notes = [f'{getattr(self, k):,} {v}{self._example(k)}' for k, v in _NOTES.items() if getattr(self, k)]
         notes += [f'{len(p):,} left out: {k} ({some_of(p)})' for k, p in self.left_out.items()]
         notes += [f'{n:,} skipped: {k}{self._example(k)}' for k, n in self.skipped.items()]
         return '\n'.join(lines + [f'  note: {printable(o)}' for o in notes + self.notes])

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .conformal import Threshold, threshold_at
-from .files import atomic_path
+from .files import atomic_path, text_encoding
 
 # %% ../nbs/57_results.ipynb #d96407a0
 RESULT_COLUMNS = {  # name -> meaning, in the order of detailed_results.csv; further columns may follow
@@ -289,7 +289,7 @@ def write_results(
 
 def separator(path: Path) -> str:
     "What stands between the columns of a table: spreadsheets of some countries write semicolons, or tabs."
-    with open(path, encoding='utf-8-sig', errors='surrogateescape') as f:
+    with open(path, encoding=text_encoding(path), errors='surrogateescape') as f:
         header = f.readline()
     return max(',;\t', key=header.count)
 
@@ -302,7 +302,7 @@ def check_fields(
     mark: str,  # between columns
 ):
     "Raise `ValueError` for a row of more fields than the header has: its decimal commas stand between columns, too."
-    with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='') as f:
+    with open(path, encoding=text_encoding(path), errors='surrogateescape', newline='') as f:
         rows = csv.reader(f, delimiter=mark)
         columns = len(next(rows, ()))
         for row in rows:
@@ -331,7 +331,7 @@ def read_results(path: Path) -> pd.DataFrame:
     "The results table that `write_results` stored, also as a spreadsheet saved it again; raises `ValueError`"
     text = dict.fromkeys(TEXT_COLUMNS, object)  # so that an identity 007 or NA stays what it is
     mark = separator(path)
-    looks = dict(sep=mark, encoding='utf-8-sig', encoding_errors='surrogateescape')
+    looks = dict(sep=mark, encoding=text_encoding(path), encoding_errors='surrogateescape')
     try:
         check_fields(path, mark)
         numbers = {c: [''] for c in pd.read_csv(path, nrows=0, **looks) if c not in TEXT_COLUMNS}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -392,3 +393,38 @@ def test_pipes_and_damaged_tables_stop_nothing(tmp_path):
     (tmp_path / 'labels.json').write_text('[' * 100_000)
     manifest, report = index_videos(tmp_path)
     assert manifest.path.tolist() == ['a.mp4'] and report.skipped['no regular files'] == 2
+
+
+# ---------------------------------------------------------------- tables as spreadsheets save them
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'cp1252', 'decomposed', 'capitals'])
+def test_a_table_in_another_spelling(encoding, tmp_path):
+    "Videos whose names a spreadsheet had spelt in its own way had no label, or the table was not understood."
+    put(tmp_path, 'Müller.mp4', 'Zoë.mp4')
+    text = 'path,label\nMüller.mp4,real\nZoë.mp4,fake\n'
+    match encoding:
+        case 'decomposed':
+            (tmp_path / 'labels.csv').write_text(unicodedata.normalize('NFD', text), 'utf-8')
+        case 'capitals':
+            (tmp_path / 'labels.csv').write_text(text.replace('Müller.mp4', 'MÜLLER.MP4'), 'utf-8')
+        case _:
+            (tmp_path / 'labels.csv').write_text(text, encoding)
+    assert [o[:2] for o in found(tmp_path)] == [('Müller.mp4', 0), ('Zoë.mp4', 1)]
+
+
+def test_a_spelling_that_two_videos_have_is_not_guessed(tmp_path):
+    put(tmp_path, 'a.mp4', 'A.mp4', 'b.mp4')
+    if len(list(tmp_path.iterdir())) < 3:
+        pytest.skip('this file system does not tell a from A')
+    (tmp_path / 'labels.csv').write_text('path,label\na.MP4,real\nb.mp4,real\n')
+    manifest, report = index_videos(tmp_path)
+    assert manifest.path.tolist() == ['b.mp4']
+    assert '1 rows without a file (a.MP4)' in str(report) and '2 left out' in str(report)
+
+
+def test_rows_that_name_no_video_are_shown(tmp_path):
+    put(tmp_path, 'a.mp4', 'b.mp4')
+    (tmp_path / 'labels.csv').write_text('path,label\na,real\nb,fake\n')
+    with pytest.raises(ValueError, match='no row gives a label.*its rows name files that are not there: a, b'):
+        index_videos(tmp_path)

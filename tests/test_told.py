@@ -185,7 +185,7 @@ def test_a_missing_checkpoint_is_told_before_torch_is_loaded(tmp_path):
 
 def test_a_table_that_a_spreadsheet_saved(tmp_path):
     table = write_results(simulate_results(3), tmp_path / 'a.csv')
-    for mark, encoding in ((';', 'utf-8'), ('\t', 'utf-8-sig')):
+    for mark, encoding in ((';', 'utf-8'), ('\t', 'utf-8-sig'), ('\t', 'utf-16')):
         other = tmp_path / 'other.csv'
         other.write_text(table.read_text('utf-8').replace(',', mark), encoding)
         assert read_results(other).equals(read_results(table))

@@ -17,7 +17,7 @@ from pathlib import Path
 import typer
 
 from . import __version__
-from .environment import end_at_once, escape_output
+from .environment import end_at_once, escape_output, plain_warnings
 from .files import MediaError
 from avfake.options import (
     AUDIO_TRACK,
@@ -384,6 +384,7 @@ def main():
     # threads that spin while they wait slow another process several times
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     escape_output()
+    plain_warnings()
     end_at_once()
     try:
         app()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNWRITABLE_CACHE', 'is_writable', 'user_has_name', 'home_folder', 'temporary_home', 'complete_environment',
-           'escape_output', 'announce', 'SecondsBar', 'end_at_once']
+           'escape_output', 'announce', 'plain_warnings', 'SecondsBar', 'end_at_once']
 
 # %% ../nbs/01_environment.ipynb #37722085
 import atexit
@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -92,6 +93,21 @@ def escape_output():
 def announce(text: str):
     "One line on the standard error for what a user has to know and need not do anything about."
     print(f'avfake: {text}', file=sys.stderr, flush=True)
+
+
+def plain_warnings():
+    "What avfake warns of is shown as a line, each text once; what libraries warn of as ever."
+    shown = warnings.showwarning
+    said = set()
+
+    def show(message, category, filename, *where, **options):
+        if category is not UserWarning or Path(filename).parent != Path(__file__).parent:
+            shown(message, category, filename, *where, **options)
+        elif str(message) not in said:
+            said.add(str(message))
+            announce(f'warning: {message}')
+
+    warnings.showwarning = show
 
 
 class SecondsBar:

@@ -1,6 +1,10 @@
 """Data sets so small that hardly anybody is left to train on: they train in the time that their clips are worth."""
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,7 @@ from avfake.preparation import prepare
 from avfake.run import Run, evaluate, make_configs, train
 from avfake.synthetic import make_demo
 
+ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 5  # with one clip each: two to train, two to validate, one to test
 
 
@@ -71,3 +76,15 @@ def test_and_before_stage_one(prepared, full_disk, tmp_path):
     with pytest.raises(ValueError, match=r'of 4 clips need about [01]\.\d MB, and 0.5 MB are free'):
         train(prepared, config, training, Run(tmp_path / 'run'))
     assert not (tmp_path / 'run' / 'checkpoints' / 'sync.pt').exists()
+
+
+def test_a_warning_is_one_line_and_comes_once(prepared, tmp_path):
+    "It came twice, each time with a line of the program's text."
+    code = 'from avfake.cli import main; main()'
+    here = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    settings = '--epochs 1 --density_epochs 1 --windows_per_clip 1 --workers 0 --save_dir run --cache_dir cache'
+    command = [sys.executable, '-c', code, 'train', '--data_dir', str(prepared.data_dir), *settings.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('avfake: warning: 5 authentic clips leave none for calibration') == 1
+    assert 'UserWarning' not in done.stderr and 'prepared = prepare' not in done.stderr

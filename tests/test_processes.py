@@ -17,6 +17,7 @@ from reliability import FULL
 from avfake.cache import write_clip
 from avfake.checkpoint import load_tensors, save_tensors
 from avfake.detector import Detector, make_config
+from avfake.environment import end_at_once
 from avfake.fitting import train_detector
 from avfake.mouth import MouthClip
 from avfake.objectives import SyncObjective
@@ -199,4 +200,5 @@ def test_killed_in_some_and_ended_in_others(ended, first, then):
 
 
 if __name__ == '__main__':
+    end_at_once()
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -318,6 +318,18 @@ def test_starts_at_once(code, tmp_path):
     assert output.splitlines()[-1].split() == ['heavy:'], output
 
 
+SECONDS_EACH = 'timm torchvision torch._dynamo sklearn seaborn scipy.signal scipy.stats'.split()
+
+
+def test_who_scores_or_prepares_imports_no_more_than_that_takes():
+    "What only training, figures or the demo need would take longer than a short clip takes to judge."
+    code = (
+        'import sys; import avfake.checkpoint, avfake.gallery, avfake.preparation; '
+        f'print("heavy:", *({set(SECONDS_EACH)!r} & sys.modules.keys()))'
+    )
+    assert run(sys.executable, '-c', code, cwd=ROOT, PYTHONPATH=str(ROOT)).split() == ['heavy:']
+
+
 def test_wheel_is_complete(copy):
     run(
         sys.executable,

@@ -141,7 +141,7 @@ gpu-pack: check-data-dir $(READY)  ## Pack for `make gpu` elsewhere: clips (DATA
 	&& tar -cJf packages.tar.xz -C packages . && rm -rf packages && du -sm ../gpu_pack ../gpu_site
 
 detector: check-data-dir $(READY)  ## Make the detector of the package anew from the data sets in DATA_DIR=; goes on where it stopped
-	@$(PY) -m avfake.packaged "$$DATA_DIR"
+	@$(PY) -m avfake.packaged make "$$DATA_DIR"
 
 gpu-worlds: $(READY)  ## Pack the data sets of DATA_DIR= for python -m avfake.gpu_worlds elsewhere, into gpu_worlds_pack/
 	@$(PY) -m avfake.gpu_worlds pack "$$DATA_DIR" gpu_worlds_pack --per-identity 48

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TERMS', 'NOT_FOR', 'CONFIG', 'PER_PERSON', 'app', 'world_facts', 'left_out_results', 'package', 'finish',
-           'make_detector', 'make_command', 'card_of']
+           'make_detector', 'score_test_people', 'test_command', 'make_command', 'card_of']
 
 # %% ../nbs/77b_packaged.ipynb #b16c513b
 import json
@@ -13,14 +13,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 import typer
+from tqdm.auto import tqdm
 
 from .cache import open_clip
 from .checkpoint import PACKAGED, load_detector, save_detector
 from .detector import Detector
-from .experiments import commit
+from .experiments import CLIP_SCORES, commit, forgery_group
 from .fitting import calibrate, fit_recordings
 from .identities import trained_digests, trained_identities
-from .preparation import Prepared
+from .preparation import Prepared, prepare
 from .stored_splits import split_hash
 from .worlds import Job, at_most, leave_out, read_job, read_world_table, read_worlds, run_job
 
@@ -120,10 +121,34 @@ def make_detector(
     return package(detector, known, read_world_table(table), CONFIG, dict(commit=commit(), device=device), path=path)
 
 
+def score_test_people(
+    data_dir: Path | str,  # a data set whose test people were kept out, such as newsreaders
+    detector: Detector,
+    cache_dir: Path | str | None = None,
+) -> pd.DataFrame:  # group, identity, path, unfamiliar, and a column of scores an ablation
+    "Score the clips of one data set's test people; to be looked at once a detector."
+    prepared = prepare(data_dir, detector.cfg, cache_dir=cache_dir)
+    clips = pd.concat([prepared.usable('test', label) for label in (0, 1)])
+    rows = []
+    for row in tqdm(list(clips.itertuples()), desc='score', unit='clip', mininterval=5):
+        clip = open_clip(row.entry)
+        score = detector.score_clip(clip)
+        facts = dict(group=forgery_group(row.method, row.path) if row.label else 'authentic', identity=row.source)
+        facts |= dict(path=row.path, unfamiliar=bool(detector.recordings.unfamiliar(clip)))
+        rows.append(facts | {name: f(score) for name, f in CLIP_SCORES.items()})
+    return pd.DataFrame(rows)
+
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command('test')
+def test_command(data_dir: str, table: str):
+    "Score the test people of a data set with the detector of the package."
+    score_test_people(data_dir, load_detector()).to_csv(table, index=False, float_format='%.5g')
+
+
+@app.command('make')
 def make_command(data_dir: str, save_dir: str = 'results_detector', path: str = str(PACKAGED)):
     "Make the detector of the package again; DATA_DIR holds the data sets."
     print(make_detector(data_dir, save_dir, path=path))

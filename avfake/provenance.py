@@ -41,6 +41,8 @@ def _of_detector(detector) -> dict[str, str]:
             f'{metadata["training_clips"]} authentic clips, '
             f'split {metadata["split_hash"][:12]}, seed {metadata["seed"]}'
         )
+    if 'card' in metadata:
+        facts['card'] = f'{len(metadata["card"]["worlds"])} worlds; what it is worth elsewhere: avfake card'
     facts['detector'] = (
         f'{cfg.streams.vis_backbone}, {cfg.streams.temporal}, {cfg.window.vis_num_frames} frames a window, '
         f'density of {cfg.density.sequence} ({cfg.density.density_head})'

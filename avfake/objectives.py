@@ -42,7 +42,8 @@ class SyncObjective(nn.Module):
         self.hard = True  # other delays of the own clip are wrong answers too, not only other clips
 
     def forward(self, batch: dict) -> tuple[Tensor, dict]:  # loss, what to log
-        places = torch.stack([batch['clip'], batch['start']], 1).float()
+        known = 'clip' in batch  # else no clip stands in it twice
+        places = torch.stack([batch['clip'], batch['start']], 1).float() if known else None
         return sync_loss(self.sync, batch['video'], batch['audio'], batch['valid'], self.hard, from_all, places)
 
 

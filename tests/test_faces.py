@@ -102,7 +102,7 @@ def test_who_listens_is_judged_by_the_rest(three, detector, tmp_path, monkeypatc
     rows = extract_faces(three, tmp_path, every=True)
     asked = []
 
-    def score_clip(self, clip, batch_size=32, allowed=None):
+    def score_clip(self, clip, batch_size=32, allowed=None, **watched):
         asked.append((clip.meta['face'], allowed))
         fits = np.full(100, -9.0)
         half = slice(0, 50) if clip.meta['face'] == 2 else slice(50, 100)

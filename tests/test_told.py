@@ -58,7 +58,7 @@ def nobody(tmp_path):
 
 def test_a_user_without_name_and_home(nobody, tmp_path):
     "KeyError 'getpwuid(): uid not found' ended every command, and then 'Could not determine home directory'."
-    code = 'import torchvision, os; from avfake.preparation import clip_cache; print(clip_cache())'
+    code = 'from avfake.preparation import clip_cache; import torchvision, torch._dynamo; print(clip_cache())'
     here = {**os.environ, 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([*nobody, sys.executable, '-c', code], cwd=tmp_path, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -178,7 +178,7 @@ def test_errors_name_what_was_meant_and_the_file(args, words, tmp_path):
 def test_a_missing_checkpoint_is_told_before_torch_is_loaded(tmp_path):
     code = f'import sys\ntry:\n    {MAIN}\nfinally:\n    print("torch" in sys.modules)'
     here = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, '-c', code, 'score', 'x.mp4']
+    command = [sys.executable, '-c', code, 'score', '--checkpoint', 'none.pth', 'x.mp4']
     done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
     assert done.stdout.strip() == 'False' and 'no such checkpoint' in done.stderr
 

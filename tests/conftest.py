@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from reliability import COUNTS, collected, summary
+from reliability import COUNTS, collected, situations, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,8 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not (found := collected(os.environ[COUNTS])):
+    found = collected(os.environ[COUNTS]) | situations(terminalreporter.stats)
+    if not found:
         return
     terminalreporter.section('reliability')
     for line in summary(found):

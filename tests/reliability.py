@@ -33,6 +33,22 @@ def collected(path: Path) -> dict[str, dict]:
     return found
 
 
+SITUATIONS = ('labels', 'layouts', 'coverage', 'faces', 'few_clips', 'told')  # test files, a kind of situation each
+
+
+def situations(stats: dict[str, list]) -> dict[str, dict]:
+    "How many situations that users bring were tried, by kind, and how many came out wrong; empty where none was."
+    tried = dict.fromkeys(SITUATIONS, 0)
+    wrong = 0
+    for outcome in ('passed', 'failed', 'error'):
+        for report in stats.get(outcome, []):
+            kind = Path(report.nodeid.split('::')[0]).stem.removeprefix('test_')
+            if kind in tried and getattr(report, 'when', '') == 'call':
+                tried[kind] += 1
+                wrong += outcome != 'passed'
+    return {'situations': tried | dict(wrong=wrong)} if any(tried.values()) else {}
+
+
 def summary(found: dict[str, dict]) -> list[str]:
     "The counts in words, a line each."
     return [

@@ -47,6 +47,7 @@ class _Place:
 
     last: float | None = None
     next: float | None = None
+    exact: bool = True  # `last` is a time of decoding
 
 
 @dataclass
@@ -104,7 +105,8 @@ class Clock:
         place = self.places[stream]
         if stamp.time is None or place.next is None:
             return True
-        return place.last - (BACK if stamp.exact else BACK_SHOWN) <= stamp.time <= place.next + MAX_GAP
+        back = BACK if stamp.exact and place.exact else BACK_SHOWN
+        return place.last - back <= stamp.time <= place.next + MAX_GAP
 
     def _near(self, stamp) -> bool:
         "Does a stream jump to where the others did?"
@@ -130,7 +132,7 @@ class Clock:
 
     def _placed(self, stream, packet, stamp) -> tuple:
         if stamp.time is not None:
-            self.places[stream] = _Place(stamp.time, stamp.time + stamp.duration)
+            self.places[stream] = _Place(stamp.time, stamp.time + stamp.duration, stamp.exact)
         if stamp.shown is not None:
             self.end = max(self.end, stamp.shown + stamp.duration + self.offset)
         return stream, packet, self.offset

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -137,7 +138,8 @@ def test_kill_9_at_any_moment(folder):
             time.sleep(rng.random() * lengths[which] * 0.9)
             if process.poll() is None:
                 kills[which] += 1
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has come to its end by itself
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             broken += torn(folder)
         finish(folder)
@@ -206,9 +208,12 @@ def avfake(*args):
 
 
 @pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
-@pytest.mark.parametrize('place, size', [('cache', '300k'), ('out', '100k'), ('out', '2m')])
-def test_disk_full(folder, tmp_path, mounts, place, size):
-    "One line that says so, and whatever stands under its final name is whole."
+@pytest.mark.parametrize(
+    'place, size, said',
+    [('cache', '300k', '0.3 MB are free'), ('out', '100k', '0.1 MB are free'), ('out', '3m', 'No space left')],
+)
+def test_disk_full(folder, tmp_path, mounts, place, size, said):
+    "One line that says so, before the work where that can be known; whatever stands under its final name is whole."
     (tmp_path / 'videos').symlink_to(folder / 'videos')
     done = in_small_disk(
         tmp_path, place, size, f'{avfake(*TRAIN)}; status=$?; mkdir kept; cp -r {place} kept/{place}; exit $status'
@@ -216,8 +221,8 @@ def test_disk_full(folder, tmp_path, mounts, place, size):
     lines = done.stderr.splitlines()
     assert (
         done.returncode == 2
-        and 'No space left' in lines[-1]
-        and f'{place}/' in lines[-1]
+        and said in lines[-1]
+        and place in lines[-1]
         and lines[-1].startswith('avfake: ')
         and 'Traceback' not in done.stderr
     ), done.stderr
@@ -232,7 +237,7 @@ def test_read_only(folder, tmp_path, mounts, place):
     lines = done.stderr.splitlines()
     assert (
         done.returncode == 2
-        and 'Read-only' in lines[-1]
+        and 'no right to write' in lines[-1]
         and lines[-1].startswith('avfake: ')
         and 'Traceback' not in done.stderr
     ), done.stderr

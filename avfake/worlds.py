@@ -154,7 +154,7 @@ def score_worlds(
     frames: int = 100,  # a clip is cut to so many
     seed: int = 0,  # of the forgeries
     real: bool = False,  # score forgeries of real generators, too
-) -> pd.DataFrame:  # world, group ('authentic' or a kind), identity, path, and a column of scores an ablation
+) -> pd.DataFrame:  # world, group ('authentic' or a kind), identity, path, delays, a column of scores an ablation
     "Score authentic clips of the worlds left out, and forgeries made of them."
     length = detector.cfg.window.vis_num_frames
     clips = test_clips(prepared, per_identity, forged_per_identity, kinds, length, frames, seed, real)
@@ -164,7 +164,8 @@ def score_worlds(
             continue
         score = detector.score_clip(clip, batch_size=128)
         of = {name: f(score) for name, f in CLIP_SCORES.items()}
-        rows.append(dict(world=row.world, group=group, identity=row.source, path=row.path, **of))
+        delays = ' '.join(f'{p:.4f}' for p in score.delay_prob)
+        rows.append(dict(world=row.world, group=group, identity=row.source, path=row.path, delays=delays, **of))
     return pd.DataFrame(rows)
 
 
@@ -175,7 +176,8 @@ def world_rows(
     "AUC by world and by kind; a clip is compared with authentic ones of its own world, in 'all' with any."
     parts = {'all': scores}
     parts |= {name: of for name, of in scores.groupby('world') if (of.group == 'authentic').sum() >= least}
-    rows = [auc_rows(of.drop(columns=['world', 'path'])).assign(world=name) for name, of in parts.items() if len(of)]
+    others = ['world', 'path', 'delays']
+    rows = [auc_rows(of.drop(columns=others)).assign(world=name) for name, of in parts.items() if len(of)]
     return pd.concat(rows, ignore_index=True)
 
 # %% ../nbs/81_worlds.ipynb #6665ed99

@@ -115,12 +115,12 @@ SEQUENCES = ('visual', 'audio', 'streams', 'fused', 'delays', 'fused+delays')
 class DensityConfig:
     "Sizes of the autoregressive transformer."
 
-    sequence: str = 'visual'  # what the sequence is made of, one of `SEQUENCES`
+    sequence: str = 'visual'  # features that the density models, one of `SEQUENCES`
     ar_layers: int = 6  # causal transformer layers of the density
     ar_d_model: int = 512  # width of the density's layers
     ar_heads: int = 8  # attention heads of the density
     ar_dropout: float = 0.1  # dropout of the density
-    density_head: str = 'gaussian'  # one of `HEADS`
+    density_head: str = 'gaussian'  # distribution that the density predicts, one of `HEADS`
     density_parts: int = 8  # components of a mixture, or bins of a quantised dimension
     scale_floor: float = 0.1  # smallest standard deviation of a whitened feature given its past
 

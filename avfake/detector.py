@@ -45,11 +45,11 @@ class DetectorConfig:
     sync: SyncConfig = SyncConfig()
     density: DensityConfig = DensityConfig()
     density_weight: float = 1.0  # weight of the density beside the sync log-probability in the score
-    sync_frames: int = 32  # frames over which windows are averaged to say which sound fits
-    sync_delay: int = 1  # frames by which a recording's own delay may differ from zero and still be in sync
-    density_margin: float = 0.5  # standard deviations below the mean from which the density counts
+    sync_frames: int = 32  # frames of the stretch over which sync is averaged
+    sync_delay: int = 1  # a constant delay of up to so many frames still counts as in sync
+    density_margin: float = 0.5  # the density counts only this many standard deviations below its mean
     score_stride: int = 2  # frames between the windows that are scored
-    score_windows: int = 128  # a clip with more windows is scored with every other one: the same score in half the time
+    score_windows: int = 128  # clips with more windows are scored with every other one, to save time
 
     def __post_init__(self):
         ranges = dict(
@@ -197,7 +197,7 @@ class Detector(nn.Module):
 
     @property
     def reach(self) -> int:
-        "Frames between two windows that are still asked together."
+        "Frames between two windows whose logits are still averaged."
         return max(0, self.cfg.sync_frames - self.cfg.window.vis_num_frames) // 2
 
     def together(

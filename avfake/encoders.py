@@ -29,26 +29,26 @@ from .windows import ClipFeatures, Reader, TrimmedClip, WindowConfig, crops_of
 class StreamConfig:
     "Which encoders stand as visual and as audio stream, and their sizes."
 
-    vis_encoder: str = 'mouth'  # what looks: one of the visual `ENCODERS`
-    aud_encoder: str = 'log_mel'  # what listens: one of the audio `ENCODERS`
+    vis_encoder: str = 'mouth'  # visual encoder: one of the visual `ENCODERS`
+    aud_encoder: str = 'log_mel'  # audio encoder: one of the audio `ENCODERS`
     vis_backbone: str = 'efficientnet_b0'  # a timm model name
     vis_backbone_channels: tuple[
         int, ...
-    ] = ()  # channels of the stages of a timm ResNet, to make it smaller; () is its own
+    ] = ()  # channels of the stages of a timm ResNet, to make it smaller; (): its usual ones
     vis_pretrained: bool = True  # start the visual backbone from timm's published weights
-    vis_frozen: bool = False  # leave the visual backbone as it starts
-    vis_image_size: int = 112  # pixels; crops are resized to this before the backbone
+    vis_frozen: bool = False  # keep the visual backbone's starting weights, untrained
+    vis_image_size: int = 112  # side in pixels to which crops are resized before the backbone
     vis_grey: bool = False  # use grey frames
-    vis_difference: bool = True  # show the backbone what moves: each frame less the mean of its window
+    vis_difference: bool = True  # subtract the mean of the window from each frame, so that what moves stands out
     vis_frame_stack: int = 1  # frames around each frame that the backbone sees at once, stacked as channels; odd
-    vis_pool: int = 2  # cells a side that the last feature map is averaged into
+    vis_pool: int = 2  # the last feature map is averaged into so many cells a side
     vis_transformer_layers: int = 4  # layers of the visual temporal block
     vis_transformer_d_model: int = 256  # width of the visual features
-    aud_backbone: str = 'mobilenet_v2'  # 'mobilenet_v2' is torchvision's, 'conv1d' ours; any other name is timm's
+    aud_backbone: str = 'mobilenet_v2'  # 'mobilenet_v2' (torchvision), 'conv1d' (small, 1-D) or a timm model name
     aud_backbone_channels: tuple[
         int, ...
-    ] = ()  # as vis_backbone_channels; of 'conv1d', the mel bands and the width of each layer
-    aud_pool: tuple[int, int] = (3, 1)  # cells (of frequency, of time) that the last feature map is averaged into
+    ] = ()  # the same for audio; for 'conv1d': mel bands, then the width of each layer
+    aud_pool: tuple[int, int] = (3, 1)  # the last feature map is averaged into so many cells of frequency and of time
     aud_pretrained: bool = False  # start the audio backbone from ImageNet weights
     aud_transformer_layers: int = 4  # layers of the audio temporal block
     aud_transformer_d_model: int = 256  # width of the audio features

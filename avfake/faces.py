@@ -29,20 +29,20 @@ class MouthConfig:
     mouth_fraction: float = 0.58  # width of an average mouth as a fraction of the crop's width
     mouth_height: float = 0.45  # where the mouth's centre sits in the crop: 0 is the top edge, 1 the bottom
     min_face_fraction: float = 0.5  # a clip whose speaker is detected in fewer of its frames is rejected
-    min_detection: float = 0.5  # BlazeFace score from which a detection is looked at
-    min_presence: float = 0.5  # FaceMesh presence score from which it is believed
-    min_mouth: float = 8.0  # smaller faces have no mouth to read: its width in pixels of the video
+    min_detection: float = 0.5  # lowest BlazeFace score of a detection that is followed up
+    min_presence: float = 0.5  # lowest FaceMesh presence score that confirms a face
+    min_mouth: float = 8.0  # smallest width of a mouth that can be judged, pixels of the video
     cut_likeness: float = 0.7  # correlation of consecutive frames (as thumbnails) below which a cut is assumed
     same_likeness: float = (
         0.8  # after a cut, correlation of two faces (as thumbnails) above which they may be one person
     )
-    detect_every: int = 12  # frames between two looks for new faces
-    follow_every: int = 2  # frames between two looks at a face that hardly moves; a moving face is looked at in each
+    detect_every: int = 12  # frames between two searches for new faces
+    follow_every: int = 2  # landmarks of a still face are found in every Nth frame only; of a moving one in each
     max_faces: int = 4  # faces followed at once, the largest first
     max_gap: int = 12  # longest run of missing frames that is interpolated; longer ones stay black
     smooth_face: float = 1.0  # Gaussian sigma for the position of the face, frames
-    smooth_pose: float = 5.0  # sigma for its size and its angle
-    smooth_place: float = 10.0  # sigma for the place of the mouth within the face
+    smooth_pose: float = 5.0  # Gaussian sigma for the size and angle of the face, frames
+    smooth_place: float = 10.0  # Gaussian sigma for the place of the mouth within the face, frames
 
     def __post_init__(self):
         fractions = ('mouth_fraction', 'mouth_height', 'min_face_fraction', 'min_detection', 'min_presence')

@@ -15,23 +15,37 @@ import typer
 # %% ../nbs/84_options.ipynb #d1e0e76a
 SETTINGS = dict(allow_extra_args=True, ignore_unknown_options=True)  # of a command whose other flags are settings
 
-DATA = typer.Option('', '--data_dir', help='Folder of videos; the demo data if not given.')
-SAVE = typer.Option('results', '--save_dir', help='Folder for checkpoint, tables, figures.')
-PRESET = typer.Option('small', '--preset', help="'small' (a CPU, minutes) or 'full' (a GPU).")
-EPOCHS = typer.Option(None, '--epochs', help='Epochs of stage one, at most.')
-BATCH = typer.Option(None, '--batch_size', help='Windows in a batch.')
-RATE = typer.Option(None, '--learning_rate', help='Highest learning rate.')
+DATA = typer.Option('', '--data_dir', metavar='DIR', help='Folder of videos (default: the demo data).')
+SAVE = typer.Option('results', '--save_dir', metavar='DIR', help='Folder of the results.')
+PRESET = typer.Option(
+    'small', '--preset', metavar='NAME', show_default=False, help="'small' (a CPU; the default) or 'full' (a GPU)."
+)
+EPOCHS = typer.Option(None, '--epochs', metavar='N', help='Epochs of stage one, at most.')
+BATCH = typer.Option(None, '--batch_size', metavar='N', help='Windows in a batch.')
+RATE = typer.Option(None, '--learning_rate', metavar='X', help='Highest learning rate.')
 MAX_VIDEOS = typer.Option(None, '--max_videos_per_class', help='Use at most N videos per class.', metavar='N')
-SEED = typer.Option(0, '--seed', help='Random seed (split, weights, data order).')
-WORKERS = typer.Option(None, '--workers', help='Worker processes (default: one per core).')
-CACHE = typer.Option(None, '--cache_dir', help="Folder for clips (default: the user's cache).")
+SEED = typer.Option(0, '--seed', metavar='N', show_default=False, help='Random seed (split, weights, data order).')
+WORKERS = typer.Option(None, '--workers', metavar='N', help='Worker processes (default: one per core).')
+CACHE = typer.Option(None, '--cache_dir', metavar='DIR', help="Folder for clips (default: the user's cache).")
 RETRY = typer.Option(False, '--retry', help='Retry videos that were rejected before.')
-AUDIO_TRACK = typer.Option(None, '--audio_track', help='Sound track to read, from 1 (default: as players do).')
-TIME_LIMIT = typer.Option(120.0, '--time_limit', help='Seconds per video, plus 10 per second of video.')
-LAYOUT = typer.Option(None, '--layout', help='Layout of the folder: plain, people, table, ... (default: detected).')
-LINKS = typer.Option([], '--links', help='Folder outside that links may lead to (repeatable).')
-DETECTOR = typer.Option('', '--checkpoint', help='A trained detector (default: the one of the package).')
-CHECKPOINT = typer.Option('results/best_model.pth', '--checkpoint', help='A trained detector (best_model.pth).')
+AUDIO_TRACK = typer.Option(None, '--audio_track', metavar='N', help='Sound track, from 1 (default: as players choose).')
+TIME_LIMIT = typer.Option(
+    120.0,
+    '--time_limit',
+    metavar='N',
+    show_default=False,
+    help='Seconds per video: N (120), +10 per second of it.',
+)
+LAYOUT = typer.Option(None, '--layout', metavar='NAME', help='plain, people, table, ... (default: detected).')
+LINKS = typer.Option([], '--links', metavar='DIR', help='Folder that links may lead to (repeatable).')
+DETECTOR = typer.Option('', '--checkpoint', metavar='FILE', help='Detector (default: the one in the package).')
+CHECKPOINT = typer.Option(
+    'results/best_model.pth',
+    '--checkpoint',
+    metavar='FILE',
+    show_default=False,
+    help='Detector (default: results/best_model.pth).',
+)
 
 # %% ../nbs/84_options.ipynb #f4ad92f5
 def read_settings(context: typer.Context) -> dict:  # setting -> value

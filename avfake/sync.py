@@ -26,12 +26,12 @@ from .windows import Readers
 class SyncConfig:
     "How the two streams are fused and taught to agree."
 
-    max_delay: int = 15  # frames searched on each side for the delay distribution
-    ignored_delay: int = 1  # delays of up to so many frames count neither as right nor as wrong in training
-    temperature: float = 0.07  # of the similarities at the start of training; learned from there
-    fusion_dim: int = 256  # width of the features that are compared for sync
+    max_delay: int = 15  # largest delay searched on each side, frames
+    ignored_delay: int = 1  # sound this many frames early or late is neither a right nor a wrong answer in training
+    temperature: float = 0.07  # temperature of the similarities at the start of training; learned from there
+    fusion_dim: int = 256  # width of the features compared for sync
     tolerant: bool = False  # count delays within `ignored_delay` as right in training
-    per_frame: bool = False  # in training every frame, not the window as a whole, has to find its sound
+    per_frame: bool = False  # train each frame, instead of the whole window, to find its sound
 
     def __post_init__(self):
         check_ranges(self, dict(max_delay=(1, 100), ignored_delay=(0, 5), temperature=(1e-3, 10)))

@@ -29,13 +29,13 @@ MEL_PER_FRAME = 4  # log-mel columns a video frame: one each 10 ms
 class WindowConfig:
     "What a window of picture and sound holds."
 
-    vis_num_frames: int = 16  # consecutive frames at 25 fps
-    aud_num_chunks: int = 8  # chunks of log-mel over the same time
+    vis_num_frames: int = 16  # frames in a window, at 25 fps
+    aud_num_chunks: int = 8  # log-mel chunks in a window, over the same time
     aud_n_mels: int = 80  # mel bands
-    chunk_mels: int = 20  # columns of 10 ms in a chunk
-    max_shift: int = 8  # frames of sound beside the window, on each side
-    trim_db: float | None = 40.0  # ends quieter than the loudest frame by this are trimmed; None: nothing is
-    min_face_detected: float = 0.5  # fraction of its frames with the face, below which a training window is avoided
+    chunk_mels: int = 20  # log-mel columns of 10 ms in a chunk
+    max_shift: int = 8  # frames of extra sound on each side of a window
+    trim_db: float | None = 40.0  # cut off ends this many dB quieter than the loudest frame; None: cut nothing
+    min_face_detected: float = 0.5  # training avoids windows with the face in a smaller fraction of frames
     allow_out_of_range: bool = False  # accept values outside the tried ranges
 
     def __post_init__(self):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_FITTED_CLIPS', 'CONTROLS', 'Look', 'FittingSet', 'Fit', 'Control', 'leading_silence', 'loudness_db', 'of_column',
-           'rare_format', 'ledoit_wolf', 'FeatureGaussian', 'stream_statistics', 'modality_distance', 'fit_modality',
-           'modality', 'from_scratch', 'fit_random_features', 'unpack_random_features', 'untrimmed_score', 'control_of',
-           'train_controls', 'save_controls', 'load_controls', 'measure_controls', 'control_scores']
+           'rare_format', 'stream_statistics', 'modality_distance', 'fit_modality', 'modality', 'from_scratch',
+           'fit_random_features', 'unpack_random_features', 'untrimmed_score', 'control_of', 'train_controls',
+           'save_controls', 'load_controls', 'measure_controls', 'control_scores']
 
 # %% ../nbs/59_controls.ipynb #e9787ce0
 import copy
@@ -30,6 +30,7 @@ from .config import override
 from .detector import Detector, DetectorConfig
 from .encoders import ENCODERS, FeatureAudio, FeatureVisual, StreamConfig
 from .fitting import fit_detector
+from .gaussian import FeatureGaussian
 from .stages import Clips
 from .training import TrainConfig, processes
 from .windows import trim_silence
@@ -101,6 +102,7 @@ class Control:
     label: str  # what tables and figures call it
     kind: str = 'control'  # 'control', or 'ablation': a part of the detector itself
     two_sided: bool = False  # nobody says in advance whether forgeries lie above or below: the better direction counts
+    network: bool = False  # a network looks at the clip again: of a large folder only a sample is measured
     measure: Callable[[Look], float] | None = None  # of a clip while it is open; higher is more anomalous
     from_table: Callable[[pd.DataFrame], pd.Series] | None = None  # of the manifest and what extraction found, by path
     from_results: Callable[[pd.DataFrame], pd.Series] | None = None  # of the table of results, a value a row
@@ -160,50 +162,6 @@ def rare_format(
         return pd.Series(dtype=float)
     same = table.set_index('path').format.map(authentic.value_counts()).fillna(0)
     return -np.log((same + 1) / (len(authentic) + 1))
-
-# %% ../nbs/59_controls.ipynb #499f7ed8
-def ledoit_wolf(
-    x: np.ndarray,  # [N, D] of mean 0
-) -> np.ndarray:  # [D, D]
-    "The covariance shrunk towards a sphere (Ledoit and Wolf, 2004); sklearn's takes seconds to import."
-    n, d = x.shape
-    covariance = x.T @ x / n
-    sphere = np.trace(covariance) / d * np.eye(d)
-    error = ((x**2).T @ (x**2) / n - covariance**2).sum() / n  # expected, squared, of the covariance
-    distance = ((covariance - sphere) ** 2).sum()
-    weight = min(error / distance, 1) if distance else 0
-    return (1 - weight) * covariance + weight * sphere
-
-
-class FeatureGaussian:
-    "A Gaussian of standardised features of authentic clips"
-
-    def __init__(
-        self,
-        features: np.ndarray,  # [N, D] one vector an authentic training clip; a row with a NaN does not count
-    ):
-        self.features = np.asarray(features)
-        kept = self.features[np.isfinite(self.features).all(1)].astype(float)
-        if len(kept) < 2:
-            raise ValueError(f'features: {len(kept)} usable clips; a Gaussian needs at least 2')
-        self.mean = kept.mean(0)
-        spread = kept.std(0)
-        rounding = len(kept) * np.finfo(float).eps * np.abs(self.mean)
-        self.spread = np.where(spread > rounding, spread, 1)  # a feature that is always the same
-        self.precision = np.linalg.pinv(ledoit_wolf((kept - self.mean) / self.spread), hermitian=True)
-
-    def distance(
-        self,
-        features: np.ndarray,  # [M, D] one vector a clip to be scored
-    ) -> np.ndarray:  # [M] squared Mahalanobis distance / D; NaN for a row with a NaN
-        "How far clips lie from the authentic ones: an anomaly score"
-        features = np.asarray(features, dtype=float)
-        usable = np.isfinite(features).all(1)
-        scores = np.full(len(features), np.nan)
-        if usable.any():
-            x = (features[usable] - self.mean) / self.spread
-            scores[usable] = np.einsum('nd,de,ne->n', x, self.precision, x, optimize=True) / features.shape[1]
-        return scores
 
 # %% ../nbs/59_controls.ipynb #af3b21e7
 @torch.no_grad()
@@ -296,24 +254,31 @@ CONTROLS = [  # in the order of tables; another one is another line
     Control('sync_score', 'sync score', 'ablation', from_results=lambda results: -results.sync_score),
     Control('density_only', 'density alone', 'ablation', measure=lambda look: -np.nanmean(look.score.density)),
     Control(
-        'marginal_gaussian', 'marginal Gaussian', 'ablation', measure=lambda look: look.streams['marginal_gaussian']
+        'marginal_gaussian',
+        'marginal Gaussian',
+        'ablation',
+        network=True,
+        measure=lambda look: look.streams['marginal_gaussian'],
     ),
-    Control('untrimmed', 'silence left on', 'ablation', measure=untrimmed_score),
+    Control('untrimmed', 'silence left on', 'ablation', network=True, measure=untrimmed_score),
     Control(
         'random_features',
         'random features',
+        network=True,
         measure=lambda look: look.fitted['random_features'].score_clip(look.clip).score,
         fitting=Fit(fit_random_features, lambda detector: detector.state_dict(), unpack_random_features),
     ),
     Control(
         'audio_only',
         'audio only',
+        network=True,
         measure=partial(modality_distance, name='audio_only'),
         fitting=modality('audio_only'),
     ),
     Control(
         'video_only',
         'video only',
+        network=True,
         measure=partial(modality_distance, name='video_only'),
         fitting=modality('video_only'),
     ),
@@ -369,11 +334,12 @@ def measure_controls(
     clip,  # StoredClip or MouthClip
     score: ClipScore,  # the detector's, of this clip
     fitted: dict,  # from `train_controls` or `load_controls`; what is not in it is not measured
+    networks: bool = True,  # measure also those that look with a network, which takes longer than the score
 ) -> dict[str, float]:  # control -> anomaly score
     "What the controls that look at a clip make of this one."
     look = Look(detector, clip, score, fitted)
     able = [c for c in CONTROLS if c.measure and (not c.fitting or c.name in fitted)]
-    return {c.name: float(c.measure(look)) for c in able}
+    return {c.name: float(c.measure(look)) for c in able if networks or not c.network}
 
 
 def control_scores(

@@ -20,7 +20,6 @@ from .config import configuration, override
 from .controls import from_scratch, load_controls, save_controls, train_controls
 from .detector import Detector, DetectorConfig, make_config
 from .environment import is_writable
-from .evaluation import read_metrics, write_metrics
 from .files import atomic_path, file_digest, place_hash, remove_stale_temporaries
 from .fitting import train_detector
 from .identities import seen_identities, trained_copies, trained_digests, trained_identities
@@ -30,6 +29,8 @@ from .preparation import Prepared, prepare
 from .results import write_results
 from .scoring import Evaluation, measure
 from .stages import ROLES, Clips, facts_of
+from .stored_metrics import read_metrics, write_metrics
+from .stored_scores import remove_stored
 from .stored_splits import apply_split, load_split, save_split, split_hash
 from .stored_stages import check_stages
 from .tables import auc_table, protocol_table
@@ -241,8 +242,7 @@ def prepare_for(
     if stored is None and may_be_trained(prepared, detector):
         run.read_split(detector)  # raises what the user has to know
     if stored is None or not (prepared.manifest.split != '').any():
-        note = f'{prepared.data_dir} is not the folder of the training: all of its videos are judged.'
-        prepared.notes = (note,)
+        prepared.notes = (f'{prepared.data_dir} is not the folder of the training: all of its videos are judged.',)
         return flag_trained(prepared, detector, run)
     if seed not in (None, of_training):
         note = f'The split stays as it was drawn for the training, with seed {of_training}: seed {seed} draws no other.'
@@ -263,9 +263,7 @@ def layout_of_training(detector: Detector, run: Run, data_dir: Path | str | None
 def may_be_trained(prepared: Prepared, detector: Detector) -> bool:
     "Does a folder hold videos whose bytes the detector was trained on, as far as the detector says?"
     trained = detector.metadata.get('trained_digests')
-    if trained is None:
-        return True
-    return bool(trained_copies(prepared.manifest, prepared.digests(), trained).any())
+    return trained is None or bool(trained_copies(prepared.manifest, prepared.digests(), trained).any())
 
 
 def judged_split(
@@ -372,6 +370,7 @@ def evaluate(
     with run.claim():
         found = measure(detector, prepared, split, controls, seed, work_dir=run.folder, **measured)
         run.write(found)
+        remove_stored(run.folder)
     return found
 
 
@@ -395,6 +394,6 @@ def summary(
     lines += ['', 'The same with intervals (95%, resampling identities)', protocol_table(metrics).to_string(), '']
     lines += [f'note: {note}' for note in metrics['notes']]
     lines += [f'warning: {warning}' for warning in metrics.get('warnings', [])]
-    names = [*metrics.get('files', {}), run.metrics.name, run.page.name]
-    lines.append('written: ' + ', '.join(str(run.folder / name) for name in names if (run.folder / name).is_file()))
+    names = [run.folder / name for name in (*metrics.get('files', {}), run.metrics.name, run.page.name)]
+    lines.append('written: ' + ', '.join(str(path) for path in names if path.is_file()))
     return '\n'.join(lines)

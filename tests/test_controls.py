@@ -7,10 +7,11 @@ import torch
 
 from avfake import controls as C
 from avfake import encoders
-from avfake.controls import CONTROLS, Control, FeatureGaussian, FittingSet, control_of, control_scores, rare_format
+from avfake.controls import CONTROLS, Control, FittingSet, control_of, control_scores, rare_format
 from avfake.detector import Detector, make_config
 from avfake.evaluation import audit_summary, audit_warnings, evaluate_results
 from avfake.evaluation_plots import plot_auc_by_group
+from avfake.gaussian import FeatureGaussian
 from avfake.results import simulate_results
 from avfake.stages import Clips
 from avfake.tables import auc_table

@@ -9,14 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from avfake.conformal import threshold_at
-from avfake.evaluation import (
-    audit_summary,
-    audit_warnings,
-    evaluate_results,
-    plain,
-    read_metrics,
-    write_metrics,
-)
+from avfake.evaluation import audit_summary, audit_warnings, evaluate_results
 from avfake.metrics import binary_metrics
 from avfake.results import (
     SIMULATED,
@@ -28,6 +21,7 @@ from avfake.results import (
     threshold_of,
     write_results,
 )
+from avfake.stored_metrics import plain, read_metrics, write_metrics
 from avfake.tables import auc_table, compare_detectors, protocol_table, seed_table
 
 

@@ -21,7 +21,6 @@ from avfake.checkpoint import load_detector, save_detector
 from avfake.data import TrainWindows
 from avfake.detector import Detector, make_config
 from avfake.encoders import CropReader, LogMelReader
-from avfake.evaluation import read_metrics
 from avfake.forgeries import shift_sound
 from avfake.layouts import index_videos
 from avfake.log_mel import cut_chunks, mel_window
@@ -29,6 +28,7 @@ from avfake.media import FPS, SAMPLE_RATE, SampleQueue, stream_media
 from avfake.metadata import TYPES, IndexReport, read_metadata, read_periods, read_segments
 from avfake.mouth import MouthClip
 from avfake.splits import make_splits
+from avfake.stored_metrics import read_metrics
 from avfake.sync import align_audio
 from avfake.video import write_video
 from avfake.windows import Readers, WindowConfig, trim_silence, valid_shifts

@@ -51,7 +51,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings=dict(max_content_width=120, token_normalize_func=lambda name: name.replace('-', '_')),
     pretty_exceptions_enable=False,
-    help='Audio-visual deepfake detection as anomaly detection: learned from authentic talking faces only.',
+    help='Find audio-visual deepfakes: score how far a video deviates from authentic talking faces.',
 )
 
 
@@ -87,7 +87,7 @@ def show_error(error: Exception):
 
 # %% ../nbs/85_cli.ipynb #1c82868a
 @app.command()
-def demo(out_dir: str = typer.Argument('demo_data', help='Folder for the videos.'), seed: int = SEED):
+def demo(out_dir: str = typer.Argument('demo_data', metavar='DIR', help='Folder for the videos.'), seed: int = SEED):
     "Make synthetic demo videos, in FakeAVCeleb's layout."
     from avfake.synthetic import make_demo
 
@@ -106,7 +106,13 @@ def extract(
     retry: bool = RETRY,
     time_limit: float = TIME_LIMIT,
     audio_track: int | None = AUDIO_TRACK,
-    engine: str = typer.Option('processes', '--engine', help="'processes', or 'ray' (a cluster: RAY_ADDRESS)."),
+    engine: str = typer.Option(
+        'processes',
+        '--engine',
+        metavar='NAME',
+        show_default=False,
+        help="'processes', or 'ray' (a cluster: RAY_ADDRESS).",
+    ),
     layout: str | None = LAYOUT,
     links: list[str] = LINKS,
     dry_run: bool = typer.Option(False, '--dry_run', help='Only show how the folder is understood.'),
@@ -149,7 +155,7 @@ def train(
     layout: str | None = LAYOUT,
     links: list[str] = LINKS,
 ):
-    """Train a detector on the authentic clips of a folder, then test it on unseen people.
+    """Train on authentic clips, then test on unseen people.
 
     The model, tables and figures are saved in --save_dir. Every setting (`avfake settings`) is an option, too."""
     from avfake import run as job
@@ -179,10 +185,14 @@ def train(
 def evaluate(
     data_dir: str = DATA,
     checkpoint: str = CHECKPOINT,
-    save_dir: str | None = typer.Option(None, '--save_dir', help='Folder for tables, figures (default: see above).'),
-    split: str = typer.Option('test', '--split', help="'test' (as stored by training), or 'all' videos."),
+    save_dir: str | None = typer.Option(
+        None, '--save_dir', metavar='DIR', help='Folder for tables, figures (default: see above).'
+    ),
+    split: str = typer.Option(
+        'test', '--split', metavar='NAME', show_default=False, help="'test' (as stored by training), or 'all' videos."
+    ),
     max_videos_per_class: int | None = MAX_VIDEOS,
-    seed: int | None = typer.Option(None, '--seed', help='Random seed (intervals, made forgeries).'),
+    seed: int | None = typer.Option(None, '--seed', metavar='N', help='Random seed (intervals, made forgeries).'),
     workers: int | None = WORKERS,
     cache_dir: str | None = CACHE,
     retry: bool = RETRY,
@@ -190,11 +200,11 @@ def evaluate(
     audio_track: int | None = AUDIO_TRACK,
     layout: str | None = LAYOUT,
     links: list[str] = LINKS,
-    localisation: int = typer.Option(12, '--localisation', help='Partly forged videos to make (0: none).'),
-    corrupted: int = typer.Option(12, '--corrupted', help='Clips to corrupt, 80 scorings each (0: none).'),
+    localisation: int = typer.Option(12, '--localisation', metavar='N', help='Partly forged videos to make.'),
+    corrupted: int = typer.Option(12, '--corrupted', metavar='N', help='Clips to corrupt, 80 scorings each.'),
     controls: Looks = LOOKS,
 ):
-    """Evaluate a trained detector on a folder; write tables, figures and results.html.
+    """Evaluate a detector on a folder; write tables and figures.
 
     The test split of the training data is written to the folder of the checkpoint. Of another folder all videos are
     judged; their evaluation is written to evaluations/NAME beside the checkpoint, unless --save_dir says otherwise (of
@@ -221,16 +231,18 @@ def evaluate(
 
 @app.command()
 def score(
-    files: list[str] = typer.Argument(..., help='Videos, or folders of them.'),
+    files: list[str] = typer.Argument(..., metavar='FILES', help='Videos, or folders of them.'),
     checkpoint: str = DETECTOR,
     false_alarm: float = typer.Option(
-        0.05, '--false_alarm', min=0, max=1, help='Accepted false-alarm rate on authentic videos.'
+        0.05, '--false_alarm', min=0, max=1, metavar='X', help='Accepted false-alarm rate.'
     ),
     audio_track: int | None = AUDIO_TRACK,
-    report: str | None = typer.Option(None, '--report', help='Write a page (x.html), or a folder of pages.'),
+    report: str | None = typer.Option(
+        None, '--report', metavar='OUT', help='Write a page (x.html), or a folder of pages.'
+    ),
     as_json: bool = typer.Option(False, '--json', help='Print JSON, one object per video or face.'),
     faces: Faces | None = typer.Option(None, '--faces', help='Whom to judge (default: all where a page is written).'),
-    judge_anyway: bool = typer.Option(False, '--judge_anyway', help='Judge recordings unlike those it knows, too.'),
+    judge_anyway: bool = typer.Option(False, '--judge_anyway', help='Judge unfamiliar kinds of recordings, too.'),
     links: list[str] = LINKS,
 ):
     """Score videos and print a verdict for each.
@@ -263,14 +275,14 @@ def score(
 @app.command()
 def calibrate(
     checkpoint: str = DETECTOR,
-    data_dir: str = typer.Option(..., '--data_dir', help='Folder of 20 or more authentic clips of your own.'),
-    save: str = typer.Option('own_model.pth', '--save', help='File for the detector.'),
+    data_dir: str = typer.Option(..., '--data_dir', metavar='DIR', help='20 or more authentic clips of your own.'),
+    save: str = typer.Option('own_model.pth', '--save', metavar='FILE', help='File for the detector.'),
     cache_dir: str | None = CACHE,
     workers: int | None = WORKERS,
     layout: str | None = LAYOUT,
     links: list[str] = LINKS,
 ):
-    "Bring a detector into your own world, by authentic clips alone and without training."
+    "Adapt a detector to your own recordings, without training."
     check_checkpoint(checkpoint)
     from avfake.own_world import calibrate_own
     from avfake.results import threshold_of
@@ -283,21 +295,30 @@ def calibrate(
 @app.command(context_settings=SETTINGS)
 def experiment(
     context: typer.Context,
-    name: str = typer.Argument(help='Name of this configuration.'),
+    name: str = typer.Argument(metavar='NAME', help='Name of this configuration.'),
     data_dir: str = DATA,
-    seeds: int = typer.Option(3, '--seeds', help='Number of seeds, from 0.'),
-    stage: str = typer.Option('development', '--stage', help="'development', or 'test' (only for the final result)."),
-    table: str = typer.Option('nbs/experiments/results.csv', '--table', help='Table to add rows to.'),
-    save_dir: str = typer.Option('results_experiments', '--save_dir', help='Folder for checkpoints.'),
+    seeds: int = typer.Option(3, '--seeds', metavar='N', help='Number of seeds, from 0.'),
+    stage: str = typer.Option(
+        'development',
+        '--stage',
+        metavar='NAME',
+        show_default=False,
+        help="'development', or 'test' (only for the final result).",
+    ),
+    table: str = typer.Option(
+        'nbs/experiments/results.csv', '--table', metavar='FILE', show_default=False, help='Table to add rows to.'
+    ),
+    save_dir: str = typer.Option('results_experiments', '--save_dir', metavar='DIR', help='Folder for checkpoints.'),
     preset: str = PRESET,
     cache_dir: str | None = CACHE,
     leave_out: str = typer.Option(
-        '',
-        '--leave_out',
-        help="Worlds to leave out: 'all' folds or one, such as 'wild'; DATA_DIR then holds data sets.",
+        '', '--leave_out', metavar='FOLD', help="Worlds to leave out: 'all' folds, or one ('wild')."
     ),
 ):
-    "Train and measure one configuration over several seeds; every setting is a flag."
+    """Train and measure one configuration over several seeds.
+
+    Every setting (`avfake settings`) is an option, too. With --leave_out the folder --data_dir holds several data
+    sets; worlds are left out of training, and tested on."""
     from avfake.experiments import run_experiment, summarise
     from avfake.worlds import leave_worlds_out
 
@@ -311,7 +332,9 @@ def experiment(
 
 @app.command()
 def card(checkpoint: str = DETECTOR):
-    "Say what a detector is: what it was trained on, what it is worth, what it must not be used for."
+    """Show the model card of a detector.
+
+    What it was trained on, what it is worth on other recordings, and what it must not be used for."""
     check_checkpoint(checkpoint)
     from avfake.checkpoint import load_detector
     from avfake.packaged import card_of
@@ -321,12 +344,14 @@ def card(checkpoint: str = DETECTOR):
 
 @app.command()
 def compare(
-    first: str = typer.Argument(help='detailed_results.csv of the first detector.'),
-    second: str = typer.Argument(help='detailed_results.csv of the second detector.'),
-    split: str = typer.Option('test', '--split', help="'test', another split, or 'all'."),
+    first: str = typer.Argument(metavar='FIRST', help='detailed_results.csv of the first detector.'),
+    second: str = typer.Argument(metavar='SECOND', help='detailed_results.csv of the second detector.'),
+    split: str = typer.Option('test', '--split', metavar='NAME', help="'test', another split, or 'all'."),
     seed: int = SEED,
 ):
-    "Compare two detectors on the clips that both scored: AUC by group, and the difference."
+    """Compare two detectors on the clips that both scored.
+
+    AUC by group of forgeries, and the difference with its interval."""
     from avfake.results import read_results
     from avfake.tables import compare_detectors
 
@@ -335,10 +360,12 @@ def compare(
 
 @app.command()
 def reproduce(
-    notebook: str = typer.Argument(help='An executed run.ipynb, as in papermill_runs.'),
-    save_dir: str = typer.Option('reproduced', '--save_dir', help='Folder for the second run.'),
-    data_dir: str | None = typer.Option(None, '--data_dir', help='New location of the videos, if they were moved.'),
-    tolerance: float = typer.Option(0.02, '--tolerance', help='Largest difference of an AUC.'),
+    notebook: str = typer.Argument(metavar='NOTEBOOK', help='An executed run.ipynb, as in papermill_runs.'),
+    save_dir: str = typer.Option('reproduced', '--save_dir', metavar='DIR', help='Folder for the second run.'),
+    data_dir: str | None = typer.Option(
+        None, '--data_dir', metavar='DIR', help='New location of the videos, if they were moved.'
+    ),
+    tolerance: float = typer.Option(0.02, '--tolerance', metavar='X', help='Largest difference of an AUC.'),
     workers: int | None = WORKERS,
     cache_dir: str | None = CACHE,
 ):
@@ -367,7 +394,7 @@ def summary(save_dir: str = SAVE):
 
 @app.command()
 def settings(preset: str = PRESET):
-    "List every setting with its value in a preset, what it does, and what is allowed."
+    "List every setting: its value, what it does, what is allowed."
     from avfake.config import flat_settings, setting_texts
     from avfake.run import RunConfig, make_configs
 

@@ -63,7 +63,7 @@ class Looks(str, Enum):
     ALL = 'all'
 
 
-LOOKS = typer.Option(Looks.SAMPLE, '--controls', help='Clips that slow controls look at: a sample of 400, or all.')
+LOOKS = typer.Option(Looks.SAMPLE, '--controls', help='Slow controls look at 400 clips, or at all.')
 
 # %% ../nbs/84_options.ipynb #f4ad92f5
 def read_settings(context: typer.Context) -> dict:  # setting -> value

@@ -320,14 +320,21 @@ def score_extracted(
     path: Path,  # the video
     row: dict,  # what `extract_clip` made of it
     progress: bool = False,  # show how far it has come
+    watch: Callable[[float], None] = lambda fraction: None,  # told how far it has come, 0 to 1
 ) -> tuple[ClipScore, StoredClip]:
     "Score a video that was extracted; raises `MediaError` with the reason when it cannot be judged."
     if row['reason']:
         raise MediaError(path, row['reason'], row['detail'])
     clip = open_clip(row['entry'])
     try:
-        with SecondsBar('score', clip.n_frames / FPS, progress) as bar:
-            return detector.score_clip(clip, watch=bar.reach), clip
+        seconds = clip.n_frames / FPS
+        with SecondsBar('score', seconds, progress) as bar:
+
+            def reach(second):
+                bar.reach(second)
+                watch(min(second / seconds, 1.0))
+
+            return detector.score_clip(clip, watch=reach), clip
     except MediaError as error:
         raise MediaError(path, error.reason, error.detail) from None
 

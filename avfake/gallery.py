@@ -8,8 +8,6 @@ __all__ = ['MAX_NAMED', 'MARK', 'COLUMNS', 'ToJudge', 'videos_of', 'table_cells'
 
 # %% ../nbs/74_gallery.ipynb #0560546e
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -23,10 +21,10 @@ from .conformal import UNLIKE_UNTOLD
 from .coverage import say_not_judged
 from .detector import Detector
 from .environment import announce, is_writable
-from .every_face import extract_each
+from .examine import examine_each
 from .listing import HIDDEN, NOT_VIDEOS, VIDEO_EXTENSIONS, list_files
 from .pages import render, write_page
-from .report import HEADLINES, calibrated_threshold
+from .report import HEADLINES, Report, calibrated_threshold
 from .several import VideoReport, report_faces
 from .verdict import Verdict
 
@@ -163,7 +161,8 @@ def write_reports(
     audio_track: int | None = None,  # which sound track, from 1; None: the one that players take
     links: Iterable[Path | str] = (),  # folders outside that links in a folder may lead to
     every: bool | None = None,  # every face, or only the speaker; None: every one where a page is written
-) -> Iterator[Verdict]:  # of each video, or of each of its faces, as soon as its page is written
+    show_paths: bool = False,  # also the folders of the files
+) -> Iterator[Report]:  # on each face of each video, as soon as its page is written
     """Examine videos one after the other, each opened in a process of its own; `index.html` leads to the page of each.
     What stands in a folder, may be a video and is not looked at has its verdict, too: that it cannot be judged."""
     found = videos_of(paths, links)
@@ -179,25 +178,21 @@ def write_reports(
     gallery = None if out is None or single else Gallery(Path(out))
     every = out is not None if every is None else every
     alone = len(videos) == 1  # has bars of its own
-    settings = dict(every=every, min_frames=detector.cfg.window.vis_num_frames, audio_track=audio_track)
-    with tempfile.TemporaryDirectory(prefix='avfake-') as folder, ExitStack() as at_end:
-        rows = at_end.enter_context(
-            closing(extract_each(videos, folder, detector.cfg.mouth, progress=alone, **settings))
-        )
+    settings = dict(every=every, audio_track=audio_track, show_paths=show_paths, bars=alone)
+    with ExitStack() as at_end:
+        found_of_each = at_end.enter_context(closing(examine_each(detector, videos, false_alarm, **settings)))
         if gallery is not None:
             at_end.callback(gallery.write)  # stopped early, too
-        bar = tqdm(rows, 'score', len(videos), unit='video', mininterval=1, disable=alone or None)
-        for i, (path, faces) in enumerate(zip(videos, bar)):
-            report = report_faces(detector, path, faces, threshold, progress=alone)
+        bar = tqdm(found_of_each, 'score', len(videos), unit='video', mininterval=1, disable=alone or None)
+        for examined in bar:
             if single:
-                report.save(out)
+                examined.report.save(out)
             elif gallery is not None:
-                gallery.add(report)
-            shutil.rmtree(f'{folder}/{i}', ignore_errors=True)  # its clip
-            yield from report.verdicts
+                gallery.add(examined.report)
+            yield from examined.report.reports
         for path, why in found.not_looked_at:
             row = dict(reason='not looked at', detail=why, info=None, digest=None)
-            report = report_faces(detector, path, [row], threshold)
+            report = report_faces(detector, path, [row], threshold, show_paths=show_paths)
             if gallery is not None:
                 gallery.add(report)
-            yield from report.verdicts
+            yield from report.reports

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['MAX_FILMS', 'HEADLINES', 'draw_film_strip', 'draw_spectrogram', 'draw_anomaly', 'plot_evidence', 'film', 'Report',
-           'rejected_report', 'judged_report', 'report_on', 'calibrated_threshold', 'extract_and_report', 'examine',
-           'judge']
+           'rejected_report', 'judged_report', 'report_on', 'calibrated_threshold', 'extract_and_report',
+           'examine_speaker', 'judge']
 
 # %% ../nbs/72_report.ipynb #ea249798
 import tempfile
+import time
 import weakref
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cache import MAX_SECONDS, StoredClip, StoredSound
+from .checkpoint import versions
 from .clip_score import ClipScore
 from .conformal import Threshold, p_value
 from .coverage import SHORTEST, coverage, say_places
@@ -157,6 +159,36 @@ class Report:
     clip: StoredClip | None = None
     settings: str = ''  # of the detector, by name
     picture: str = ''  # address of a picture of the whole frame with the face boxed
+    show_paths: bool = False  # also the folder of the file
+    date: str = field(default_factory=lambda: time.strftime('%Y-%m-%d %H:%M %Z'))
+
+    @property
+    def origin(self) -> dict:
+        "What was looked at, with what; the file by its name, unless its path is to be shown."
+        path = Path(self.verdict.path)
+        return self.provenance | {'file': str(path) if self.show_paths else path.name}
+
+    def facts(
+        self,
+        show_paths: bool | None = None,  # also the folder of the file; as the report, if None
+    ) -> dict:
+        "Everything that is known, as plain values."
+        whole = self.show_paths if show_paths is None else show_paths
+        path = self.verdict.path if whole else Path(self.verdict.path).name
+        t = self.threshold
+        calibration = (
+            {}
+            if t is None
+            else dict(calibration_clips=t.n_calibration, calibration_identities=t.n_identities, caveats=t.caveats)
+        )
+        return dict(
+            asdict(self.verdict) | dict(path=path),
+            **calibration,
+            sha256=self.provenance.get('SHA-256 of the file'),
+            detector_sha256=self.provenance.get('SHA-256 of the detector'),
+            versions=versions(),
+            date=self.date,
+        )
 
     def __repr__(self):
         return str(self.verdict)
@@ -222,7 +254,7 @@ class Report:
             headline=HEADLINES[self.verdict.verdict],
             lines=self.lines,
             limits=self.limits,
-            provenance=self.provenance,
+            provenance=self.origin,
             settings=self.settings,
             **(self.evidence() if self.score is not None else {}),
         )
@@ -346,7 +378,7 @@ def extract_and_report(
     return made
 
 
-def examine(
+def examine_speaker(
     detector: Detector,
     path: Path | str,
     false_alarm: float = 0.05,  # fraction of authentic clips that may be called anomalous
@@ -363,4 +395,4 @@ def judge(
     false_alarm: float = 0.05,
 ) -> Verdict:  # never raises for a bad file
     "Score one video and say what that means."
-    return examine(detector, path, false_alarm).verdict
+    return examine_speaker(detector, path, false_alarm).verdict

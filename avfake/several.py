@@ -7,6 +7,7 @@ __all__ = ['MIN_SECONDS', 'ScoredFace', 'spans_of', 'score_faces', 'VideoReport'
 
 # %% ../nbs/73_several.ipynb #49f4ae52
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from .cache import MAX_SECONDS, StoredClip
 from .clip_score import ClipScore
 from .conformal import Threshold
 from .detector import Detector, score_extracted
-from .files import MediaError
+from .files import MediaError, atomic_path
 from .media import FPS
 from .mouth import runs_of
-from .pages import render, write_page
-from .report import Report, extract_and_report, judged_report, rejected_report
+from .pages import render
+from .report import HEADLINES, Report, extract_and_report, judged_report, rejected_report
 from .speaking import speaking_faces
 from .verdict import Verdict
 
@@ -55,16 +56,21 @@ def score_faces(
     path: Path | str,
     rows: list[dict],  # from `extract_faces`
     progress: bool = False,  # show how far each has come
+    watch: Callable[[float], None] = lambda fraction: None,  # told how far all have come
 ) -> list[ScoredFace]:
     "Score each face whose mouth moves, and again without the frames in which another face speaks."
     faces = [ScoredFace(row) for row in rows]
     somebody_moves = any(not face.row.get('still', True) for face in faces)
-    for face in faces:
+    for i, face in enumerate(faces):
         if somebody_moves and face.row.get('still'):
             face.error = MediaError(path, 'still face')
             continue
+
+        def reach(fraction, before=i):
+            watch((before + fraction) / len(faces))
+
         try:
-            face.score, face.clip = score_extracted(detector, path, face.row, progress)
+            face.score, face.clip = score_extracted(detector, path, face.row, progress, reach)
         except MediaError as error:
             face.error = error
     scored = [face for face in faces if face.score is not None]
@@ -107,6 +113,32 @@ class VideoReport:
         "Of the file."
         return Path(self.verdicts[0].path).name
 
+    @property
+    def deciding(self) -> Report:
+        "That on the most anomalous face; on the first, where none can be judged."
+        judged = [report for report in self.reports if report.verdict.score is not None]
+        return max(judged, key=lambda report: report.verdict.score, default=self.reports[0])
+
+    @property
+    def headline(self) -> str:
+        "The verdict on the video and what it means."
+        return HEADLINES[self.deciding.verdict.verdict]
+
+    def facts(
+        self,
+        show_paths: bool | None = None,  # also the folder of the file; as the report, if None
+    ) -> dict:
+        "What is known of the face that decides; of several all, too, in `each_face`."
+        facts = self.deciding.facts(show_paths)
+        if len(self.reports) == 1:
+            return facts
+        return facts | dict(each_face=[report.facts(show_paths) for report in self.reports])
+
+    def page(self) -> str:
+        "The whole page, which needs nothing else."
+        verdicts = ', '.join(dict.fromkeys(v.verdict for v in self.verdicts))
+        return render('page.html', title=f'{verdicts}: {self.name}', body=self.body())
+
     def body(self) -> str:
         "The report as a piece of HTML: that on the face, or an overview and that on each."
         if len(self.reports) == 1:
@@ -130,8 +162,9 @@ class VideoReport:
 
     def save(self, path: Path | str) -> Path:
         "Write one HTML file that needs nothing else."
-        verdicts = ', '.join(dict.fromkeys(v.verdict for v in self.verdicts))
-        return write_page(path, f'{verdicts}: {self.name}', self.body())
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.page(), 'utf-8', 'replace')
+        return Path(path)
 
     def _repr_html_(self):
         return f'<style>{render("style.css")}</style>{self.body()}'
@@ -143,16 +176,19 @@ def report_faces(
     rows: list[dict],  # from `extract_faces`
     threshold: Threshold,
     progress: bool = False,  # show how far each has come
+    watch: Callable[[float], None] = lambda fraction: None,  # told how far all have come
+    show_paths: bool = False,  # also the folder of the file
 ) -> VideoReport:
     "Score the faces of a video that were extracted, and keep the evidence."
     reports = []
-    for face in score_faces(detector, path, rows, progress):
+    for face in score_faces(detector, path, rows, progress, watch):
         if face.score is None:
             report = rejected_report(detector, path, face.row, threshold, face.error)
         else:
             report = judged_report(detector, path, face.row, threshold, face.score, face.clip, face.listens)
             if face.speaks is not None:
                 report.verdict.speaks = spans_of(face.speaks, face.clip.start)
+        report.show_paths = show_paths
         reports.append(report)
     return VideoReport(reports)
 

@@ -12,10 +12,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
@@ -55,13 +56,33 @@ def _serve(pipe, work):
         return  # the parent is gone
 
 
+def _in_package(work):
+    "The module of a job's function, where it is of this package; '' else."
+    while isinstance(work, partial):
+        work = work.func
+    return work.__module__ if work.__module__.startswith(f'{__name__.partition(".")[0]}.') else ''
+
+
+@contextmanager
+def _main_kept_out(work):
+    "Workers that run functions of the package do not run the caller's script: it needs no `if __name__ == ...`."
+    script = sys.modules['__main__']
+    if _in_package(work):
+        sys.modules['__main__'] = ModuleType('__main__')
+    try:
+        yield
+    finally:
+        sys.modules['__main__'] = script
+
+
 class _Worker:
     "A process, the pipe to it, and the job that it has until a deadline."
 
     def __init__(self, context, work):
         self.pipe, child = context.Pipe()
         self.process = context.Process(target=_serve, args=(child, work), daemon=True)
-        self.process.start()
+        with _main_kept_out(work):
+            self.process.start()
         child.close()
         self.ready = False
         self.job = None
@@ -106,11 +127,8 @@ def _context(work):
     if 'forkserver' not in mp.get_all_start_methods():
         return mp.get_context('spawn')
     context = mp.get_context('forkserver')
-    while isinstance(work, partial):
-        work = work.func
-    package = __name__.partition('.')[0]
-    modules = [work.__module__] if work.__module__.startswith(f'{package}.') else []
-    context.set_forkserver_preload(modules)  # imported once, not by each worker
+    module = _in_package(work)
+    context.set_forkserver_preload([module] if module else [])  # imported once, not by each worker
     return context
 
 

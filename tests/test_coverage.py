@@ -17,7 +17,7 @@ from avfake.extraction import extract_clip, extract_clips
 from avfake.files import MediaError
 from avfake.media import FPS, SAMPLE_RATE, probe, read_audio, stream_frames, stream_media
 from avfake.packets import MediaFile
-from avfake.report import examine
+from avfake.report import examine_speaker
 from avfake.synthetic import make_clip
 from avfake.video import write_video
 
@@ -91,11 +91,11 @@ def test_the_other_tracks_are_named(tmp_path, detector):
     "In the line, in JSON and on the page; and an entry of another track is another entry."
     head = make_clip(0, 2.0)
     path = with_sounds(tmp_path / 'two.mp4', (300, 500), picture=head.frames)
-    report = examine(detector, path)
+    report = examine_speaker(detector, path)
     named = 'Sound track 1 (aac, 1 channel) was read, not sound track 2 (aac, 1 channel).'
     assert report.verdict.notes == [named] and named in str(report.verdict) and named in report.body()
     assert json.loads(json.dumps(asdict(report.verdict)))['notes'] == [named]
-    second = examine(detector, path, audio_track=2)
+    second = examine_speaker(detector, path, audio_track=2)
     assert second.verdict.notes[0].startswith('Sound track 2 ')
     assert second.clip.path.rsplit('/', 1)[1] != report.clip.path.rsplit('/', 1)[1]
 
@@ -152,7 +152,7 @@ def test_what_lies_outside_the_clip_is_listed(tmp_path, suffix, frames, sound, e
 def test_a_verdict_says_what_was_not_judged(tmp_path, detector):
     "A sound of 2 s under a picture of 4 s was judged as a video of 2 s, and nothing said so."
     made = make_clip(0, 4.0)
-    report = examine(detector, write_video(tmp_path / 'short.mp4', made.frames, made.audio[: 2 * SAMPLE_RATE]))
+    report = examine_speaker(detector, write_video(tmp_path / 'short.mp4', made.frames, made.audio[: 2 * SAMPLE_RATE]))
     sentence = 'Not judged: 2.0 of 4.0 s: 2.0-4.0 s (the sound has ended).'
     assert sentence in str(report.verdict)
     told = json.loads(json.dumps(asdict(report.verdict)))
@@ -166,7 +166,7 @@ def test_the_face_away_is_listed(tmp_path, detector):
     made = make_clip(0, 4.0)
     frames = made.frames.copy()
     frames[60:] = 90
-    report = examine(detector, write_video(tmp_path / 'away.mp4', frames, made.audio))
+    report = examine_speaker(detector, write_video(tmp_path / 'away.mp4', frames, made.audio))
     away = [s for s in report.verdict.not_judged if s.why == 'no face']
     assert (
         len(away) == 1 and away[0].start == pytest.approx(2.4, abs=0.3) and away[0].end == pytest.approx(4.0, abs=0.1)
@@ -245,7 +245,7 @@ def test_where_the_clock_begins_anew_is_said(tmp_path, detector):
     head = make_clip(0, 2.0)
     part = write_video(tmp_path / 'part.ts', head.frames, head.audio).read_bytes()
     (tmp_path / 'joined.ts').write_bytes(part + part)
-    report = examine(detector, tmp_path / 'joined.ts')
+    report = examine_speaker(detector, tmp_path / 'joined.ts')
     assert report.verdict.length == pytest.approx(4.1, abs=0.15)
     assert len(report.verdict.notes) == 1 and "The file's clock begins anew at 2.1 s." in str(report.verdict)
     assert report.clip.n_frames > 98
@@ -292,7 +292,7 @@ def test_a_hole_in_the_sound_is_said(tmp_path, detector):
     (gap,) = facts_of(hole)['silent']
     assert gap == pytest.approx([1.5, 2.5], abs=0.07)
     assert facts_of(whole)['silent'] == []
-    assert 'The sound track has nothing at 1.' in str(examine(detector, hole).verdict)
+    assert 'The sound track has nothing at 1.' in str(examine_speaker(detector, hole).verdict)
 
 
 # ---------------------------------------------------------------- sound in a file of its own

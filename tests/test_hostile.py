@@ -183,7 +183,7 @@ if __name__ == '__main__':
     import sys
     detector = Detector(make_config('small', ar_layers=1)).eval()
     detector.calibration, detector.calibration_identities = torch.arange(30.), torch.zeros(30, dtype=torch.long)
-    for verdict in write_reports(detector, sys.argv[1:], 'pages'): print(verdict.reason or 'judged', flush=True)
+    for report in write_reports(detector, sys.argv[1:], 'pages'): print(report.verdict.reason or 'judged', flush=True)
 """
 
 

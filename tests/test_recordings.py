@@ -15,7 +15,7 @@ from avfake.checkpoint import load_detector, save_detector
 from avfake.conformal import threshold_at
 from avfake.gallery import write_reports
 from avfake.recordings import FACTS, KnownRecordings, recording_facts
-from avfake.report import examine
+from avfake.report import examine_speaker
 from avfake.results import threshold_of
 from avfake.scoring import unfamiliar_notes, unfamiliar_share
 from avfake.synthetic import make_clip
@@ -36,21 +36,21 @@ def knows(detector, facts, limit=1.0):
 
 
 def test_a_recording_unlike_those_it_knows_is_not_judged(detector, video):
-    judged = examine(detector, video)
+    judged = examine_speaker(detector, video)
     mine = recording_facts(judged.clip)
     knows(detector, mine, limit=3.0)
-    assert examine(detector, video).verdict.score == judged.verdict.score  # known: judged as before
+    assert examine_speaker(detector, video).verdict.score == judged.verdict.score  # known: judged as before
     other = mine.clone()
     other[FACTS.index('fine detail of the picture')] -= 5
     knows(detector, other, limit=3.0)
-    refused = examine(detector, video)
+    refused = examine_speaker(detector, video)
     assert (refused.verdict.verdict, refused.verdict.score) == ('cannot be judged', None)
     assert refused.verdict.reason == (
         'unfamiliar recording: it differs from those the detector knows in fine detail of the picture'
     )
     assert '--judge_anyway' in str(refused.verdict) and 'fine detail' in refused.body()
     detector.judge_anyway = True
-    anyway = examine(detector, video)
+    anyway = examine_speaker(detector, video)
     assert anyway.verdict.score == judged.verdict.score
     assert 'The rate does not hold' in str(anyway.verdict) and 'The rate does not hold' in anyway.body()
     assert json.loads(json.dumps(asdict(anyway.verdict)))['differs'] == ['fine detail of the picture']

@@ -6,9 +6,11 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from test_notebooks import run
 
+from avfake.checkpoint import save_detector
 from avfake.media import probe
-from avfake.report import examine
+from avfake.report import examine_speaker
 from avfake.synthetic import make_clip
 from avfake.video import write_video
 
@@ -26,7 +28,7 @@ def videos(tmp_path_factory):
 
 def test_seconds_are_those_of_the_file(detector, videos):
     "Fault 13: spans, captions and JSON counted from where both streams run: half a second early in such a file."
-    whole, late = (examine(detector, video) for video in videos)
+    whole, late = (examine_speaker(detector, video) for video in videos)
     start = probe(videos[1]).start
     assert abs(start - DELAY) < 0.1  # the codec's first packet holds 64 ms of silence
     assert abs(late.clip.start - start) < 0.02
@@ -37,3 +39,17 @@ def test_seconds_are_those_of_the_file(detector, videos):
     assert json.loads(json.dumps(asdict(late.verdict)))['spans'] == [list(span) for span in late.verdict.spans]
     shown = re.findall(r'<figcaption>([\d.]+)-', late.body())
     assert [float(second) for second in shown] == [round(a, 1) for a, _ in spans[: len(shown)]]
+
+
+def test_a_script_of_three_lines_judges_a_video(detector, videos, tmp_path):
+    "Workers ran the script again: it needed `if __name__ == '__main__'`, and died without."
+    save_detector(detector, tmp_path / 'model.pth')
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'from avfake.examine import examine\n'
+        f'found = examine({str(videos[0])!r}, {str(tmp_path / "model.pth")!r})\n'
+        'print(found.verdict)\n'
+    )
+    status, output = run(script, cwd=tmp_path)
+    assert status == 0, output
+    assert output.splitlines()[-1] in ('anomalous', 'no anomaly found')

@@ -256,7 +256,7 @@ def measured(monkeypatch, trained):
     scored = {path: SimpleNamespace(frame_log_prob=np.zeros(9)) for path in results.path}
     silence = dict(silence=pd.Series(np.arange(len(results), dtype=float), results.path))
     given = SimpleNamespace(results=results, controls=silence)
-    monkeypatch.setattr(scoring, 'score_table', lambda *_: (given.results, given.controls, scored))
+    monkeypatch.setattr(scoring, 'score_table', lambda *_, **__: (given.results, given.controls, scored))
     curves = pd.DataFrame([dict(corruption='blur', severity=s, auc=0.123 + s / 1000) for s in (0, 1)])
     monkeypatch.setattr(scoring, 'corrupted_scores', lambda *_: None)
     monkeypatch.setattr(scoring, 'robustness_table', lambda *_: curves)

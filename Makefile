@@ -10,8 +10,6 @@ TEST_WORKERS ?= 2
 # Set by the user of `make run`; exported, so that a recipe sees them as shell variables and any character survives.
 export OUT DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS LAYOUT SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
 
-# Without ipywidgets, progress bars in a notebook are text, as they should be in a file; tqdm need not warn of it.
-export PYTHONWARNINGS := ignore:IProgress not found
 # Threads that spin while they wait slow down another process on the same cores several times over; sleeping costs a tenth.
 export OMP_WAIT_POLICY ?= PASSIVE
 # The kernel "python3" is that of .venv, whatever the user has installed beside it.

@@ -27,7 +27,8 @@ setup(
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require={
-        'dev': (cfg['dev_requirements'] + ' ' + cfg['ray_requirements']).split(),
+        'app': cfg['app_requirements'].split(),
+        'dev': ' '.join(cfg[f'{name}_requirements'] for name in ('dev', 'ray', 'app')).split(),
         'ray': cfg['ray_requirements'].split(),
     },
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['avfake=avfake._modidx:d']},

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import set_seed
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .blocks import best_device
 from .cache import open_clip

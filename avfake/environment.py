@@ -119,7 +119,7 @@ class SecondsBar:
         seconds: float | None,  # of the video; None where they are not known
         shown: bool = True,
     ):
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         form = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s [{elapsed}<{remaining}]' if seconds else None
         look = dict(unit='s', mininterval=0.5, leave=False, bar_format=form)

@@ -27,7 +27,7 @@ import torch
 from filelock import FileLock
 from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import avfake
 from .cache import open_clip

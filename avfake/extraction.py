@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .cache import CACHE_VERSION, MAX_SECONDS, CacheError, entry_path, open_clip, sound_key, write_clip
 from .faces import MouthConfig

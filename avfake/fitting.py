@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from accelerate.utils import find_executable_batch_size, gather_object, set_seed
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .autoregressive import RunningMoments
 from .cache import open_clip

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MAX_VIDEOS', 'SEED', 'WORKERS', 'CACHE', 'RETRY',
-           'AUDIO_TRACK', 'TIME_LIMIT', 'LAYOUT', 'LINKS', 'DETECTOR', 'CHECKPOINT', 'LOOKS', 'Faces', 'Looks',
-           'read_settings', 'check_checkpoint']
+           'AUDIO_TRACK', 'TIME_LIMIT', 'FALSE_ALARM', 'LAYOUT', 'LINKS', 'DETECTOR', 'CHECKPOINT', 'read_settings',
+           'check_checkpoint']
 
 # %% ../nbs/84_options.ipynb #532a5f78
-from enum import Enum
 from pathlib import Path
 
 import typer
@@ -37,6 +36,7 @@ TIME_LIMIT = typer.Option(
     show_default=False,
     help='Seconds per video: N (120), +10 per second of it.',
 )
+FALSE_ALARM = typer.Option(0.05, '--false_alarm', min=0, max=1, metavar='X', help='Accepted false-alarm rate.')
 LAYOUT = typer.Option(None, '--layout', metavar='NAME', help='plain, people, table, ... (default: detected).')
 LINKS = typer.Option([], '--links', metavar='DIR', help='Folder that links may lead to (repeatable).')
 DETECTOR = typer.Option('', '--checkpoint', metavar='FILE', help='Detector (default: the one in the package).')
@@ -47,23 +47,6 @@ CHECKPOINT = typer.Option(
     show_default=False,
     help='Detector (default: results/best_model.pth).',
 )
-
-
-class Faces(str, Enum):
-    "Whom to judge in a video."
-
-    SPEAKER = 'speaker'
-    ALL = 'all'
-
-
-class Looks(str, Enum):
-    "Which clips the controls that need a network look at."
-
-    SAMPLE = 'sample'
-    ALL = 'all'
-
-
-LOOKS = typer.Option(Looks.SAMPLE, '--controls', help='Slow controls look at 400 clips, or at all.')
 
 # %% ../nbs/84_options.ipynb #f4ad92f5
 def read_settings(context: typer.Context) -> dict:  # setting -> value

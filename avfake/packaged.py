@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import typer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .cache import open_clip
 from .checkpoint import PACKAGED, load_detector, save_detector

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .corruptions import AS_IT_IS, CORRUPTIONS, Condition, conditions, corrupt
 from .detector import Detector, score_file

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .files import atomic_path
 from .filming import Head, Performance, render

@@ -25,7 +25,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .blocks import best_device
 from .checkpoint import save_tensors

@@ -112,7 +112,7 @@ class Uploads:
             yield [path for path in kept if path is not None]
         finally:
             for path, mine in zip(arrived, kept):
-                if self.owner.get(path) == mine:
+                if mine is not None and self.owner.get(path) == mine:
                     del self.owner[path]
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate.utils import set_seed
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .blocks import best_device
 from .cache import load_clip

@@ -48,7 +48,7 @@ for line in sys.stdin:
 SLOW_IMPORTS = """
 accelerate ai_edge_litert.interpreter av cv2 einops jinja2 librosa.display mambapy.mamba matplotlib.pyplot pandas
 pydantic.dataclasses scipy.signal scipy.stats seaborn sklearn.covariance sklearn.metrics sklearn.preprocessing timm
-torch torch._dynamo torch.utils.data torch.utils.flop_counter torch.utils.tensorboard torchaudio torchvision tqdm.auto
+torch torch._dynamo torch.utils.data torch.utils.flop_counter torch.utils.tensorboard torchaudio torchvision tqdm
 """
 
 

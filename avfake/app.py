@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +120,7 @@ class Visits:
         files: list[str],  # that have arrived
         judge_anyway: bool,
         progress: Progress,
-    ) -> Iterator[int]:  # how many of them were judged
+    ) -> Iterator[tuple[list[Judged], int]]:  # all that the visitor had judged, and the first of these uploads
         "Judge uploads, one after the other; they are gone afterwards."
         with self.uploads.taken(files) as videos:
             if not videos:
@@ -132,7 +133,7 @@ class Visits:
         name: str,  # of a video or folder in `folder`
         judge_anyway: bool,
         progress: Progress,
-    ) -> Iterator[int]:
+    ) -> Iterator[tuple[list[Judged], int]]:
         "Judge videos of this machine; raises `ValueError` where there are none of that name."
         if self.folder is None:
             raise ValueError('this page takes uploads only')
@@ -141,7 +142,8 @@ class Visits:
     def _judge_each(self, visitor, videos, judge_anyway, progress):
         self.judge.limits.check_number(len(videos))
         judged = self.judged.setdefault(visitor, [])
-        yield 0
+        first = len(judged)
+        yield judged, first
         for i, path in enumerate(videos):
             if visitor not in self.judged:
                 return  # has left
@@ -151,7 +153,7 @@ class Visits:
                 progress((done + fraction) / len(videos), of + what)
 
             judged.append(self.judge(path, judge_anyway, tell))
-            yield i + 1
+            yield judged, first
 
     def leave(self, visitor: str):
         "Forget a visitor."
@@ -221,26 +223,26 @@ def handlers(
 ) -> dict[str, Callable]:
     "What answers the visitor."
 
-    def answer(visitor, counts):
+    def answer(verdicts):
         "What was handed over goes, and message, table and report come with the verdicts."
         same = gr.skip()
         try:
-            for done in counts:
-                judged = visits.judged.get(visitor, [])
-                first = len(judged) - done
-                report = report_html(judged[first]) if done == 1 else same
-                yield same if done else None, '', table_html(judged, first), report
+            with closing(verdicts):
+                for judged, first in verdicts:
+                    done = len(judged) - first
+                    report = report_html(judged[first]) if done == 1 else same
+                    yield same if done else None, '', table_html(judged, first), report
         except ValueError as error:
             yield same, message_html(str(error)), same, same
 
     def judge_uploads(files, anyway, request: gr.Request, progress=gr.Progress()):
         visitor = request.session_hash
         arrived = [file['path'] for file in files or []]
-        yield from answer(visitor, visits.judge_uploads(visitor, arrived, anyway, teller(progress)))
+        yield from answer(visits.judge_uploads(visitor, arrived, anyway, teller(progress)))
 
     def judge_named(name, anyway, request: gr.Request, progress=gr.Progress()):
         visitor = request.session_hash
-        yield from answer(visitor, visits.judge_named(visitor, name, anyway, teller(progress)))
+        yield from answer(visits.judge_named(visitor, name, anyway, teller(progress)))
 
     def show(event: gr.EventData, request: gr.Request):
         judged = visits.judged.get(request.session_hash, [])

@@ -175,7 +175,7 @@ def extract_clip(
         info = probe(path, audio, audio_track)
         announce(info.seconds if info.declared else min(info.seconds, max_seconds))
         if info.declared and info.seconds > max_seconds:
-            raise MediaError(path, 'too long', f'{info.seconds / 60:.0f} minutes, at most {max_seconds / 60:g}')
+            raise MediaError(path, 'too long', f'{info.seconds / 60:.1f} minutes, at most {max_seconds / 60:.3g}')
         facts = _facts(info, size)
         sound = dict(audio=audio, audio_track=audio_track)
         source = _Source((stream or stream_mouth)(path, cfg, max_seconds=max_seconds, facts=facts, **sound))

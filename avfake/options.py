@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MAX_VIDEOS', 'SEED', 'WORKERS', 'CACHE', 'RETRY',
-           'AUDIO_TRACK', 'TIME_LIMIT', 'FALSE_ALARM', 'LAYOUT', 'LINKS', 'DETECTOR', 'CHECKPOINT', 'read_settings',
-           'check_checkpoint']
+           'AUDIO_TRACK', 'TIME_LIMIT', 'FALSE_ALARM', 'LAYOUT', 'LINKS', 'DETECTOR', 'CHECKPOINT', 'LOOKS', 'Faces',
+           'Looks', 'read_settings', 'check_checkpoint']
 
 # %% ../nbs/84_options.ipynb #532a5f78
+from enum import Enum
 from pathlib import Path
 
 import typer
@@ -47,6 +48,23 @@ CHECKPOINT = typer.Option(
     show_default=False,
     help='Detector (default: results/best_model.pth).',
 )
+
+
+class Faces(str, Enum):
+    "Whom to judge in a video."
+
+    SPEAKER = 'speaker'
+    ALL = 'all'
+
+
+class Looks(str, Enum):
+    "Which clips the controls that need a network look at."
+
+    SAMPLE = 'sample'
+    ALL = 'all'
+
+
+LOOKS = typer.Option(Looks.SAMPLE, '--controls', help='Slow controls look at 400 clips, or at all.')
 
 # %% ../nbs/84_options.ipynb #f4ad92f5
 def read_settings(context: typer.Context) -> dict:  # setting -> value

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,8 @@ from avfake.checkpoint import save_detector
 from avfake.detector import Detector, make_config
 from avfake.synthetic import make_demo
 
-pytest.importorskip('gradio', reason='Gradio is not installed: pip install "avfake[app]"')
+if find_spec('gradio') is None:
+    pytest.skip('Gradio is not installed: pip install "avfake[app]"', allow_module_level=True)
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium')

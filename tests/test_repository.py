@@ -330,6 +330,12 @@ def test_who_scores_or_prepares_imports_no_more_than_that_takes():
     assert run(sys.executable, '-c', code, cwd=ROOT, PYTHONPATH=str(ROOT)).split() == ['heavy:']
 
 
+def test_progress_bars_are_text():
+    "Where ipywidgets is installed, `tqdm.auto` draws them into the notebook, and leaves what no file can show."
+    modules = (ROOT / 'avfake').glob('*.py')
+    assert not [path.name for path in modules if 'tqdm.auto' in path.read_text(encoding='utf-8')]
+
+
 def test_wheel_is_complete(copy):
     run(
         sys.executable,

@@ -201,8 +201,12 @@ def evaluate(
     audio_track: int | None = AUDIO_TRACK,
     layout: str | None = LAYOUT,
     links: list[str] = LINKS,
-    localisation: int = typer.Option(12, '--localisation', metavar='N', help='Partly forged videos to make.'),
-    corrupted: int = typer.Option(12, '--corrupted', metavar='N', help='Clips to corrupt, 80 scorings each.'),
+    localisation: int = typer.Option(
+        0, '--localisation', metavar='N', show_default=False, help='Partly forged videos to make: 12, say.'
+    ),
+    corrupted: int = typer.Option(
+        0, '--corrupted', metavar='N', show_default=False, help='Clips to corrupt in 80 ways: 12, say.'
+    ),
     controls: Looks = LOOKS,
 ):
     """Evaluate a detector on a folder; write tables and figures.

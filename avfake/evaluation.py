@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bootstrap_groups', 'control_aucs', 'measure_groups', 'auc_unseen', 'measure_beside', 'sample_beside',
            'evaluation_notes', 'sample_notes', 'set_aside_notes', 'evaluate_results', 'controls_compared',
-           'audit_summary', 'control_findings', 'audit_warnings']
+           'audit_summary', 'control_findings', 'promise_warnings', 'audit_warnings']
 
 # %% ../nbs/61_evaluation.ipynb #00e39a57
 import math
@@ -323,6 +323,21 @@ def control_findings(
     return findings
 
 
+def promise_warnings(
+    metrics: dict,  # from `evaluate_results`
+) -> list[str]:  # one sentence, or none
+    "Whether more authentic clips are called anomalous than the threshold promises, beyond what chance explains"
+    promised, found = metrics['threshold'].get('requested'), metrics.get('fpr')
+    bounds = (metrics.get('fpr_ci') or {}).get('overall')
+    if promised is None or not bounds or bounds[0] <= promised:
+        return []
+    return [
+        f'the threshold promises that {promised:.0%} of authentic clips are called anomalous, and {found["overall"]:.0%} '
+        f'are (95% interval {bounds[0]:.0%} to {bounds[1]:.0%}): on these recordings its verdicts are not to be trusted; '
+        'avfake calibrate brings the detector to recordings of their own kind'
+    ]
+
+
 def audit_warnings(
     metrics: dict,  # from `evaluate_results`
     margin: float = 0.05,  # a control this close to the detector's AUC is reported, and an ablation that much better
@@ -332,7 +347,7 @@ def audit_warnings(
 ]:  # one sentence a finding; empty when every control was compared with the detector and none reaches its AUC
     "Plain-words warnings: a score that points the wrong way, controls that do too well, and what was not compared"
     auc, aside = metrics['auc']['overall'], metrics['counts']['set_aside']
-    warnings = []
+    warnings = promise_warnings(metrics)
     if (auc or 0.5) < 0.4:
         warnings.append(f'AUC {auc:.2f} is below chance: is the anomaly score reversed?')
     if aside['authentic']:

@@ -33,7 +33,7 @@ from .stored_metrics import read_metrics, write_metrics
 from .stored_scores import remove_stored
 from .stored_splits import apply_split, load_split, save_split, split_hash
 from .stored_stages import check_stages
-from .tables import auc_table, protocol_table
+from .tables import short_table
 from .training import TrainConfig, make_train_config, processes
 
 # %% ../nbs/77_run.ipynb #7e6c81b0
@@ -381,9 +381,10 @@ def summary(
     run = Run.of(save_dir)
     metrics = run.read_metrics()
     counts = metrics['counts']
-    lines = [
+    lines = [f'warning: {warning}' for warning in metrics.get('warnings', [])]
+    lines += [
         f'AUC of the anomaly score on {metrics["split"]} clips of {metrics.get("data", "a folder")}, beside controls',
-        auc_table(metrics).to_string(),
+        short_table(metrics).to_string(),
         '',
         f'{counts["scored"]} of {counts["videos"]} videos scored: {counts["authentic"]} authentic, '
         f'{counts["forged"]} forged, {counts["identities"]} identities',
@@ -391,9 +392,7 @@ def summary(
     bad = [f'{n} {reason}' for reason, n in counts['rejected'].items() if reason != 'split not scored']
     if bad:
         lines.append(f'rejected: {", ".join(bad)} (see {run.results.name})')
-    lines += ['', 'The same with intervals (95%, resampling identities)', protocol_table(metrics).to_string(), '']
     lines += [f'note: {note}' for note in metrics['notes']]
-    lines += [f'warning: {warning}' for warning in metrics.get('warnings', [])]
     names = [run.folder / name for name in (*metrics.get('files', {}), run.metrics.name, run.page.name)]
     lines.append('written: ' + ', '.join(str(path) for path in names if path.is_file()))
     return '\n'.join(lines)

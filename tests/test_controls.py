@@ -42,7 +42,7 @@ def test_adding_a_control_touches_one_place(toy):
     assert 'length of the name' in auc_table(metrics)
     assert any(w.startswith('length of the name by itself') for w in audit_warnings(metrics))
     assert 'length of the name' in audit_summary(metrics).split('Not measured')[0]
-    texts = [t.get_text() for t in plot_auc_by_group(metrics).axes[0].get_legend().get_texts()]
+    texts = [t.get_text() for t in plot_auc_by_group(metrics).axes[0].texts]
     assert 'length of the name' in texts
 
 

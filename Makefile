@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install check-data-dir run bench detector gpu gpu-pack gpu-worlds test test-reliability lab format export clean-notebooks readme prepare constraints clean force
+.PHONY: help install check-data-dir app run bench detector gpu gpu-pack gpu-worlds test test-reliability lab format export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -163,6 +163,9 @@ test-reliability: $(READY)  ## Hostile files, kills, fuzzing, installation, situ
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab $(ARGS)
+
+app: $(READY)  ## Serve a page to drop videos on, for this machine alone (ARGS= as avfake app --help says)
+	@$(VENV)/bin/avfake app $(ARGS)
 
 # ---------------------------------------------------------------- for developers
 

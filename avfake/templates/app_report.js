@@ -10,3 +10,6 @@ window.addEventListener('message', event => {
     frame.style.height = `${event.data.avfakeHeight + 2}px`;
   }
 });
+watch('value', () => {
+  if (element.getBoundingClientRect().top > 0.6 * innerHeight) element.scrollIntoView({behavior: 'smooth'});
+});

@@ -26,6 +26,7 @@ help:  ## Say what can be made
 	@echo '  SAVE_DIR=results PRESET=small|full EPOCHS= BATCH_SIZE= LEARNING_RATE= MAX_VIDEOS_PER_CLASS= LAYOUT= SEED='
 	@echo '  RUN_NAME=  name of the executed notebook in papermill_runs/ (otherwise from the data, the preset and the time)'
 	@echo 'make bench takes DATA_DIR=, VIDEO= (a talking face), CHECKPOINT=, ONLY=preparation,windows,training,rate,scoring,stride,desk,growth, LONGEST= seconds'
+	@echo 'TORCH_BACKEND=cpu|cu130|...  which build of torch to install (otherwise cpu where no NVIDIA card is seen and it can be had)'
 	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=2  tests that run at once'
 
 # ---------------------------------------------------------------- installing
@@ -75,12 +76,34 @@ print(*(f'export {name}={shlex.quote(" ".join(pip[key].split()))};' for key, nam
 endef
 export PIP_SETTINGS_FOR_UV
 
+# Without an NVIDIA card 3 GB of CUDA libraries are for nothing. Says `cpu` if the builds for the CPU can be had of exactly the
+# versions that are pinned (torch and torchvision of different builds do not work together); says nothing otherwise.
+define TORCH_FOR_THE_CPU
+import glob, os, re, shutil, sys, urllib.request
+if sys.platform != 'linux' or glob.glob('/dev/nvidia*') or shutil.which('nvidia-smi'):
+    sys.exit()
+index = os.environ.get('TORCH_CPU_INDEX', 'https://download.pytorch.org/whl/cpu')
+pins = dict(re.findall(r'^(torch|torchvision|torchaudio)==(\S+)', open('constraints.txt').read(), re.M))
+python = 'cp%d%d-' % sys.version_info[:2]
+def has(name, version):
+    page = urllib.request.urlopen(f'{index}/{name}/', timeout=5).read().decode()
+    return re.search(re.escape(f'{name}-{version}') + r'(%2B|\+)cpu-' + python + r'[^"]*' + os.uname().machine, page)
+try:
+    print('cpu' if len(pins) == 3 and all(has(*pin) for pin in pins.items()) else '')
+except OSError:
+    pass
+endef
+export TORCH_FOR_THE_CPU
+
 $(READY): settings.ini setup.py constraints.txt $(MOVED) | $(PY)
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv \
 	  || echo 'uv could not be installed: going on with pip, which takes longer'
 	@eval "$$($(PY) -c "$$PIP_SETTINGS_FOR_UV")"; \
-	{ $(PY) -m uv --version >/dev/null 2>&1 && $(PY) -m uv pip install --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev]'; } \
+	with_uv() { $(PY) -m uv pip install --compile-bytecode --python $(PY) -c constraints.txt "$$@" -e '.[dev]'; }; \
+	backend=$${TORCH_BACKEND-$$($(PY) -c "$$TORCH_FOR_THE_CPU")}; \
+	{ $(PY) -m uv --version >/dev/null 2>&1 && { \
+	    { [ -n "$$backend" ] && echo "Installing torch for: $$backend" && with_uv --torch-backend "$$backend"; } || with_uv; }; } \
 	|| { echo 'Installing with pip'; \
 	     $(PY) -m pip install --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[dev]'; }
 	@printf '%s\n' "$(CURDIR)" > $@

@@ -153,10 +153,56 @@ def test_readme_leaves_out_what_is_hidden_and_moves_links(tmp_path):
         render(tmp_path / 'nbs' / 'index.ipynb', tmp_path)
 
 
-@pytest.mark.parametrize('name', ['CONTRIBUTING.md', 'CHANGELOG.md'])
+PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', *(o.relative_to(ROOT).as_posix() for o in NOTEBOOKS)]
+
+
+def prose_of(page):
+    "What a reader sees of a page: of a notebook its Markdown, written and put out; code blocks are left out."
+    if page.suffix != '.ipynb':
+        text = page.read_text(encoding='utf-8')
+    else:
+        parts = []
+        for cell in cells(page):
+            if cell['cell_type'] == 'markdown':
+                parts.append(''.join(cell['source']))
+            for output in cell.get('outputs', []):
+                parts.append(''.join(output.get('data', {}).get('text/markdown', '')))
+        text = '\n\n'.join(parts)
+    return re.sub(r'^(```|~~~).*?^\1[ \t]*$', '', text, flags=re.M | re.S)
+
+
+def dead_links(page):
+    "Targets of a page's links to files that are not there; addresses of the web are left aside."
+    targets = re.findall(r'\]\(([^)\s#]+)|\b(?:src|href)="([^"#]+)"', prose_of(page))
+    local = [a or b for a, b in targets if not re.match(r'[a-z][a-z0-9+.-]*:', a or b, re.I)]
+    return [o for o in local if not (page.parent / o).exists()]
+
+
+@pytest.mark.parametrize('name', PAGES)
 def test_links_of_a_page_lead_somewhere(name):
-    targets = re.findall(r'\]\(([^)#:]+)\)', (ROOT / name).read_text(encoding='utf-8'))
-    assert not [o for o in targets if not (ROOT / o).exists()]
+    assert not dead_links(ROOT / name)
+
+
+def test_a_dead_link_is_found(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('[a](there.md#x) [b](gone.ipynb) [c](https://a.b/c) <img src="gone.png">\n```\n[d](code.md)\n```\n')
+    (tmp_path / 'there.md').touch()
+    assert dead_links(page) == ['gone.ipynb', 'gone.png']
+
+
+LONGEST_README = 900  # words
+
+
+def test_readme_is_short():
+    text = re.sub(r'\]\([^)]*\)', ']', prose_of(ROOT / 'README.md'))
+    words = [o for o in text.split() if re.search(r'\w', o)]
+    assert len(words) <= LONGEST_README, f'{len(words)} words: details belong on the pages that README links to'
+
+
+def test_the_list_of_notebooks_is_complete():
+    listed = prose_of(ROOT / 'nbs' / 'notebooks.ipynb')
+    missing = [o.name for o in NOTEBOOKS if o.name[:2].isdigit() and f']({o.name})' not in listed]
+    assert not missing, f'run nbs/notebooks.ipynb again: {", ".join(missing)}'
 
 
 # ---------------------------------------------------------------- what is in git

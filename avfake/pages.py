@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['TEMPLATES', 'render', 'data_url', 'write_page', 'settings_text', 'auc_headline', 'evaluation_lines',
-           'evaluation_facts', 'evaluation_body']
+           'evaluation_facts', 'row_name', 'cell_text', 'table_html', 'evaluation_body']
 
 # %% ../nbs/69_pages.ipynb #c99e9303
 import base64
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
@@ -106,6 +107,31 @@ def evaluation_facts(
     return facts
 
 
+def row_name(index) -> str:
+    "What a row is called: an index of kind and group becomes one name."
+    return ' '.join(str(part) for part in np.atleast_1d(index) if part != 'all')
+
+
+def cell_text(value) -> str:
+    "A number with three digits; an interval stands in a line of its own."
+    if isinstance(value, float):
+        return '' if np.isnan(value) else f'{value:.3f}'
+    return str(value).replace(' (', '\n(')
+
+
+def table_html(
+    table: pd.DataFrame,
+) -> str:
+    "A table as HTML that is cut off at no width: where it does not fit, each row becomes a card."
+    columns = [str(c) for c in table.columns]
+    rows = [
+        (row_name(index), [(c, cell_text(v)) for c, v in zip(columns, values)])
+        for index, *values in table.itertuples(name=None)
+    ]
+    size = 'few' if len(columns) <= 5 else 'some' if len(columns) <= 10 else 'many'
+    return render('table.html', columns=columns, rows=rows, size=size)
+
+
 def evaluation_body(
     metrics: dict,  # from `evaluate_results`, with what `evaluate` adds
     tables: dict[str, pd.DataFrame] | None = None,  # heading -> further table
@@ -118,7 +144,6 @@ def evaluation_body(
         **(tables or {}),
     }
     warnings, audit = metrics.get('warnings', []), audit_summary(metrics)
-    looks = dict(border=0, classes='data', float_format='{:.3f}'.format, na_rep='', escape=True)
     return render(
         'evaluation.html',
         title=f'Evaluation of {metrics.get("data", "a folder")}',
@@ -127,7 +152,7 @@ def evaluation_body(
         warnings=warnings,
         controls=[] if audit.removesuffix('.') in warnings else [audit],
         notes=[note.removesuffix('.') for note in metrics['notes']],
-        tables={heading: table.to_html(**looks) for heading, table in shown.items()},
+        tables={heading: table_html(table) for heading, table in shown.items()},
         figures={heading: data_url(figure) for heading, figure in (figures or {}).items()},
         facts=evaluation_facts(metrics),
     )

@@ -241,7 +241,7 @@ def handlers(
 ) -> dict[str, Callable]:
     "What answers the visitor."
 
-    def answer(verdicts):
+    def answer(verdicts, refused=None):
         "What was handed over goes, and message, table and report come with the verdicts."
         same = gr.skip()
         try:
@@ -254,7 +254,7 @@ def handlers(
                     shown = visit.shown
                     yield same, '', table_html(visit), report
         except ValueError as error:
-            yield same, message_html(str(error)), same, same
+            yield refused, message_html(str(error)), same, same
 
     def judge_uploads(files, anyway, request: gr.Request, progress=gr.Progress()):
         visitor = request.session_hash
@@ -263,7 +263,7 @@ def handlers(
 
     def judge_named(name, anyway, request: gr.Request, progress=gr.Progress()):
         visitor = request.session_hash
-        yield from answer(visits.judge_named(visitor, name, anyway, teller(progress)))
+        yield from answer(visits.judge_named(visitor, name, anyway, teller(progress)), gr.skip())
 
     def show(event: gr.EventData, request: gr.Request):
         visit = visits.show(request.session_hash, event._data['index'])

@@ -136,6 +136,11 @@ def _keep_audible(path, entry, meta):
         raise MediaError(path, e.reason, '; '.join([e.detail, *others])) from None
 
 
+def say_length(seconds: float) -> str:  # '12.5 minutes', '40 seconds'
+    "How long a video is."
+    return f'{round(seconds / 60, 1):g} minutes' if seconds >= 120 else f'{round(seconds, 1):g} seconds'
+
+
 def _no_announcement(seconds):
     pass
 
@@ -175,7 +180,7 @@ def extract_clip(
         info = probe(path, audio, audio_track)
         announce(info.seconds if info.declared else min(info.seconds, max_seconds))
         if info.declared and info.seconds > max_seconds:
-            raise MediaError(path, 'too long', f'{info.seconds / 60:.1f} minutes, at most {max_seconds / 60:.3g}')
+            raise MediaError(path, 'too long', f'{say_length(info.seconds)}, at most {say_length(max_seconds)}')
         facts = _facts(info, size)
         sound = dict(audio=audio, audio_track=audio_track)
         source = _Source((stream or stream_mouth)(path, cfg, max_seconds=max_seconds, facts=facts, **sound))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .extraction import say_length
 from .listing import leads_out, list_files
 
 # %% ../nbs/84b_uploads.ipynb #463c7995
@@ -37,8 +38,8 @@ class Limits:
                 raise ValueError(f'{name} = {value!r}: a limit is above 0')
 
     def __str__(self):
-        minutes = f'{self.seconds / 60:.3g}'
-        return f'A video may have {self.megabytes:g} MB and last {minutes} minutes; {self.files} may come at once.'
+        length = say_length(self.seconds)
+        return f'A video may have {self.megabytes:g} MB and last {length}; {self.files} may come at once.'
 
     def too_large(
         self,

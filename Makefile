@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install check-data-dir app run bench detector gpu gpu-pack gpu-worlds test test-reliability lab format export clean-notebooks readme prepare constraints clean force
+.PHONY: help docs install check-data-dir app run bench detector gpu gpu-pack gpu-worlds test test-reliability lab format export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -190,6 +190,12 @@ lab: $(READY)  ## Open the notebooks in JupyterLab
 app: $(READY)  ## Serve a page to drop videos on, for this machine alone (ARGS= as avfake app --help says)
 	@$(VENV)/bin/avfake app $(ARGS)
 
+docs: $(READY)  ## Build the site of the documentation into _docs/ (search, tutorials, API, model card, results)
+	@eval "$$($(PY) -c "$$PIP_SETTINGS_FOR_UV")"; $(PY) -c 'import mkdocs, material, latex2mathml' 2>/dev/null \
+	|| $(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e '.[docs]' \
+	|| $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(PY) tests/docs.py
+
 # ---------------------------------------------------------------- for developers
 
 export: $(READY)  ## Write avfake/*.py from the notebooks
@@ -209,7 +215,7 @@ prepare: format export clean-notebooks readme  ## What to do before a commit: fo
 
 constraints: $(READY)  ## Pin the newest packages that Python 3.10 to 3.12 accept, into constraints.txt
 	@echo uv | $(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate --no-header \
-	  --extra dev -o constraints.txt setup.py -
+	  --extra dev --extra docs -o constraints.txt setup.py -
 
 clean:  ## Remove .venv and what building left behind; data, results and executed notebooks stay
 	rm -rf $(VENV) build dist avfake.egg-info .pytest_cache

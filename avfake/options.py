@@ -64,7 +64,7 @@ class Looks(str, Enum):
     ALL = 'all'
 
 
-LOOKS = typer.Option(Looks.SAMPLE, '--controls', help='Slow controls look at 400 clips, or at all.')
+LOOKS = typer.Option(Looks.SAMPLE, '--controls', show_default=False, help='Slow controls look at 400 clips, or at all.')
 
 # %% ../nbs/84_options.ipynb #f4ad92f5
 def read_settings(context: typer.Context) -> dict:  # setting -> value

@@ -24,6 +24,7 @@ from .cache import open_clip
 from .config import override
 from .detector import Detector, DetectorConfig
 from .objectives import check_features, score_by_shift, score_rise, training_warnings
+from .parts import keep_parts, parts_of
 from .recordings import FACTS, MOST_KNOWN, recording_facts
 from avfake.stages import (
     STORED_STRIDE,
@@ -206,8 +207,10 @@ def calibrate(
     if not len(clips):
         warnings.warn('there is no authentic calibration clip: the detector scores, but gives no verdict', stacklevel=2)
     mine = progress_bar(own_part(clips.entries), 'calibration')
-    scores = gather_object([detector.score_clip(open_clip(entry)).score for entry in mine])
-    detector.calibration = torch.tensor(scores)
+    scores = [detector.score_clip(open_clip(entry)) for entry in mine]
+    parts = gather_object([parts_of(detector, score) for score in scores])
+    detector.calibration = torch.tensor(gather_object([score.score for score in scores]))
+    keep_parts(detector, parts)
     detector.calibration_identities = torch.from_numpy(pd.factorize(pd.Series(clips.identities, dtype=object))[0])
     record_fit(detector, 'calibration', clips)
 

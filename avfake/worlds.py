@@ -27,7 +27,7 @@ from .experiments import CLIP_SCORES, add_rows, auc_rows, commit, summarise
 from .files import atomic_path
 from .fitting import fit_detector
 from .forgeries import make_forgeries
-from .media import SAMPLES_PER_FRAME
+from .media import FPS, SAMPLES_PER_FRAME
 from .mouth import MouthClip
 from .preparation import Prepared, prepare
 from .run import make_configs
@@ -154,7 +154,7 @@ def score_worlds(
     frames: int = 100,  # a clip is cut to so many
     seed: int = 0,  # of the forgeries
     real: bool = False,  # score forgeries of real generators, too
-) -> pd.DataFrame:  # world, group ('authentic' or a kind), identity, path, delays, a column of scores an ablation
+) -> pd.DataFrame:  # world, group ('authentic' or a kind), identity, path, delays, seconds, scores
     "Score authentic clips of the worlds left out, and forgeries made of them."
     length = detector.cfg.window.vis_num_frames
     clips = test_clips(prepared, per_identity, forged_per_identity, kinds, length, frames, seed, real)
@@ -165,7 +165,8 @@ def score_worlds(
         score = detector.score_clip(clip, batch_size=128)
         of = {name: f(score) for name, f in CLIP_SCORES.items()}
         delays = ' '.join(f'{p:.4f}' for p in score.delay_prob)
-        rows.append(dict(world=row.world, group=group, identity=row.source, path=row.path, delays=delays, **of))
+        about = dict(world=row.world, group=group, identity=row.source, path=row.path, delays=delays)
+        rows.append(about | dict(seconds=clip.n_frames / FPS) | of)
     return pd.DataFrame(rows)
 
 
@@ -176,8 +177,9 @@ def world_rows(
     "AUC by world and by kind; a clip is compared with authentic ones of its own world, in 'all' with any."
     parts = {'all': scores}
     parts |= {name: of for name, of in scores.groupby('world') if (of.group == 'authentic').sum() >= least}
-    others = ['world', 'path', 'delays']
-    rows = [auc_rows(of.drop(columns=others)).assign(world=name) for name, of in parts.items() if len(of)]
+    others = ['world', 'path', 'delays', 'seconds']
+    parts = {name: of.drop(columns=others, errors='ignore') for name, of in parts.items() if len(of)}
+    rows = [auc_rows(of).assign(world=name) for name, of in parts.items()]
     return pd.concat(rows, ignore_index=True)
 
 # %% ../nbs/81_worlds.ipynb #6665ed99

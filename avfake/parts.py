@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'FEWEST_ALIKE', 'parts_of', 'worst_tenth', 'keep_parts', 'kept_parts', 'part_p_values', 'standing_out_above',
            'of_that_length', 'marked_spans']
 
-# %% ../nbs/51b_parts.ipynb #8fbbd124
+# %% ../nbs/51b_parts.ipynb #98b4c41b
 import numpy as np
 
 from .clip_score import ClipScore
@@ -14,11 +14,11 @@ from .conformal import p_value, threshold_at
 from .detector import Detector
 from .media import FPS
 
-# %% ../nbs/51b_parts.ipynb #edff4d56
+# %% ../nbs/51b_parts.ipynb #93678b0d
 PARTS = {  # name -> what a reader is told that it compares
-    'sound': 'Sound against picture: how well the sound fits the movements of the mouth',
-    'picture': 'Picture alone: how the mouth moves, without the sound',
-    'delay': 'Delay: by how much the sound is early or late',
+    'sound': 'Sound against picture (does the sound fit the movements of the mouth?)',
+    'picture': 'Picture alone (does the mouth move as mouths do?)',
+    'delay': 'Delay (is the sound early or late?)',
 }
 FEWEST_ALIKE = 40  # authentic clips that a stretch is compared with, at least, though shorter than half the clip
 
@@ -74,7 +74,7 @@ def part_p_values(
     mine = parts_of(detector, score)
     return {name: p_value(round(mine[name], 3), kept[name]) for name in PARTS if name in kept}
 
-# %% ../nbs/51b_parts.ipynb #15ba26df
+# %% ../nbs/51b_parts.ipynb #1352535c
 def standing_out_above(
     detector: Detector,
     score: ClipScore,

@@ -6,7 +6,7 @@
 __all__ = ['ANOMALOUS', 'NO_ANOMALY', 'NOT_JUDGED', 'Verdict']
 
 # %% ../nbs/71_verdict.ipynb #a73cebf0
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .coverage import say_not_judged, say_places
 from .files import REASONS
@@ -27,7 +27,7 @@ class Verdict:
     verdict: str = NOT_JUDGED  # or `ANOMALOUS` or `NO_ANOMALY`
     false_alarm: float | None = None  # rate at which authentic clips are called anomalous
     threshold: float | None = None  # score above which a video is called anomalous
-    spans: list = ()  # seconds that stand out most: (start, end)
+    spans: list = ()  # seconds that stand out against authentic clips of that length: (start, end)
     delay_ms: int | None = None  # most probable delay of the audio; + is late
     delay_probability: float | None = None  # of that delay, give or take a frame
     face_fraction: float | None = None  # of the frames
@@ -39,6 +39,7 @@ class Verdict:
     faces: int = 1  # how many are seen
     differs: list = ()  # in what the recording differs from those that the detector knows; empty where it is like them
     speaks: list = ()  # seconds in which this face fits the sound better than the others: (start, end)
+    parts: dict = field(default_factory=dict)  # p-values of sound, picture and delay, where they are known
 
     def __str__(self):
         if self.score is None:
@@ -74,13 +75,18 @@ class Verdict:
         if self.verdict == NO_ANOMALY:
             scores = f'score {self.score:.3f}, threshold {self.threshold:.3f}, p = {self.p_value:.3f}'
             meaning = 'This does not show that the video is authentic.'
-            return f'{self.name}: {self.verdict} ({scores}). {meaning} Delay: {self.delay}.'
-        spans = ', '.join(f'{a:.1f}-{b:.1f} s' for a, b in self.spans)
+            return f'{self.name}: {self.verdict} ({scores}). {meaning} {self.standing_out}Delay: {self.delay}.'
         return (
             f'{self.name}: {self.verdict.upper()} (score {self.score:.3f} > threshold {self.threshold:.3f}; at most '
             f'{self.false_alarm:.1%} of comparable authentic clips score this high, p = {self.p_value:.3f}). '
-            f'Most anomalous: {spans}. Delay: {self.delay}.'
+            f'{self.standing_out}Delay: {self.delay}.'
         )
+
+    @property
+    def standing_out(self) -> str:
+        "The seconds that stand out, in a sentence with a space behind it; '' where none does."
+        spans = say_places([f'{a:.1f}-{b:.1f} s' for a, b in self.spans])
+        return f'Most anomalous: {spans}. ' if spans else ''
 
     @property
     def remedy(self) -> str:

@@ -108,6 +108,7 @@ def write_table(
     reports: Iterable[tuple[Verdict, str, str]],  # verdict, thumbnail, address of its page
     path: Path,
     title: str = 'Videos',
+    show_paths: bool = False,  # also the folder of the files
 ) -> Path:
     "Write the page of many videos, the most anomalous first."
     reports = sorted(reports, key=lambda r: -np.inf if r[0].score is None else r[0].score, reverse=True)
@@ -115,7 +116,8 @@ def write_table(
     counts = ', '.join(f'{verdicts.count(k)} {k}' for k in HEADLINES)
     common = os.path.commonpath([os.path.dirname(os.path.abspath(v.path)) for v, *_ in reports])
     rows = [dict(thumbnail=image, link=link, cells=table_cells(v, common)) for v, image, link in reports]
-    body = render('videos.html', title=title, counts=counts, common=common, rows=rows, names=COLUMNS)
+    shown = common if show_paths else ''
+    body = render('videos.html', title=title, counts=counts, common=shown, rows=rows, names=COLUMNS)
     return write_page(path, title, body)
 
 
@@ -132,8 +134,9 @@ def remove_pages(folder: Path):
 class Gallery:
     "The pages of many videos, and the table that leads to them, which grows as they come."
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, show_paths: bool = False):
         self.folder = folder
+        self.show_paths = show_paths
         self.lines = []  # one a face
         self.pages = 0
         self.due = 0.0
@@ -152,7 +155,7 @@ class Gallery:
     def write(self):
         "Write the table, unless there is nothing to lead to."
         if self.lines:
-            write_table(self.lines, self.folder / 'index.html')
+            write_table(self.lines, self.folder / 'index.html', show_paths=self.show_paths)
 
 
 def write_reports(
@@ -177,7 +180,7 @@ def write_reports(
     threshold = calibrated_threshold(detector, false_alarm)
     if not threshold.tells_unlike:
         announce(UNLIKE_UNTOLD)
-    gallery = None if out is None or single else Gallery(Path(out))
+    gallery = None if out is None or single else Gallery(Path(out), show_paths)
     every = out is not None if every is None else every
     alone = len(videos) == 1  # has bars of its own
     settings = dict(every=every, audio_track=audio_track, show_paths=show_paths, bars=alone)

@@ -24,7 +24,7 @@ from .conformal import Threshold, p_value
 from .coverage import SHORTEST, coverage, say_places
 from .detector import Detector, score_extracted
 from .every_face import extract_faces
-from .evidence import MAX_FILMS, film, picture_of, plot_among_authentic, plot_delay, timeline
+from .evidence import MAX_FILMS, film, picture_of, plot_among_authentic, plot_delay, timeline, worst_of
 from .files import MediaError
 from .known_errors import KnownErrors, known_errors
 from .media import FPS
@@ -125,7 +125,8 @@ class Report:
     def marked(self) -> str:
         "Which seconds are marked, and why no others, in a sentence."
         if self.verdict.spans:
-            return 'Orange: seconds that stand out against authentic clips of that length.'
+            rate = f'{self.threshold.requested:.0%} of those have some, too'
+            return f'Orange: seconds that stand out against authentic clips of that length ({rate}).'
         if 'worst_tenth' not in self.known:
             return 'No seconds are marked: this detector does not hold how much authentic clips vary over time.'
         return 'No seconds stand out against authentic clips of that length.'
@@ -135,6 +136,7 @@ class Report:
         v, start = self.verdict, self.clip.start
         films = []
         for a, b in self.spans[:MAX_FILMS]:
+            a, b = worst_of(self.score, a, b)
             caption = f'{start + a:.1f}-{start + b:.1f} s'
             films.append(dict(data=data_url(film(self.clip, a, b), 'video/mp4'), caption=caption))
         threshold = self.threshold.value
@@ -143,7 +145,7 @@ class Report:
             strip = picture_of(lambda width: plot_among_authentic(v.score, self.calibration, threshold, width))
         return dict(
             strip=strip,
-            timeline=timeline(self.score, self.clip, threshold, self.spans[:MAX_FILMS]),
+            timeline=timeline(self.score, self.clip, threshold, self.spans),
             films=films,
             delay=f'Delay: {v.delay}.',
             delays=picture_of(lambda width: plot_delay(self.score, v.delay, min(width, 6.4))),

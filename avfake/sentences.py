@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['HEADLINES', 'NEXT', 'HONEST', 'strength', 'reasons_why', 'meaning_of', 'what_next']
 
-# %% ../nbs/71c_sentences.ipynb #0668642f
+# %% ../nbs/71c_sentences.ipynb #bc74e308
 from .conformal import Threshold
 from .parts import PARTS
 from .verdict import ANOMALOUS, NO_ANOMALY, NOT_JUDGED, Verdict
 
-# %% ../nbs/71c_sentences.ipynb #f6bb1a74
+# %% ../nbs/71c_sentences.ipynb #60180002
 HEADLINES = {
     ANOMALOUS: 'Anomalous: mouth and sound are unlike those of authentic clips. This does not prove a forgery.',
     NO_ANOMALY: 'No anomaly found. This does not show that the video is authentic.',
@@ -26,7 +26,7 @@ HONEST = (
     'microphone, sound that was shifted when the video was cut or uploaded.'
 )
 
-# %% ../nbs/71c_sentences.ipynb #df4ab384
+# %% ../nbs/71c_sentences.ipynb #014c294a
 def strength(p: float) -> str:
     "A p-value in words."
     if p <= 0.05:
@@ -73,6 +73,4 @@ def meaning_of(
 
 def what_next(verdict: Verdict) -> list[str]:
     "What a reader can do, in sentences."
-    if verdict.verdict == NOT_JUDGED:
-        return [f'{verdict.remedy[:1].upper()}{verdict.remedy[1:]}.', *NEXT]
     return [HONEST, *NEXT] if verdict.verdict == ANOMALOUS else NEXT

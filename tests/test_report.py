@@ -10,7 +10,7 @@ from test_notebooks import run
 
 from avfake.checkpoint import save_detector
 from avfake.media import probe
-from avfake.parts import keep_parts
+from avfake.parts import keep_parts, marked_spans
 from avfake.report import examine_speaker
 from avfake.synthetic import make_clip
 from avfake.video import write_video
@@ -36,7 +36,8 @@ def test_seconds_are_those_of_the_file(detector, videos):
     assert abs(start - DELAY) < 0.1  # the codec's first packet holds 64 ms of silence
     assert abs(late.clip.start - start) < 0.02
     assert whole.verdict.score is not None and abs(late.clip.n_frames - whole.clip.n_frames) <= 2
-    spans = [(start + a, start + b) for a, b, _ in late.score.spans()]
+    spans = [(start + a, start + b) for a, b, _ in marked_spans(detector, late.score)]
+    assert spans
     assert np.allclose(late.verdict.spans, spans, atol=0.002)
     assert min(a for a, _ in late.verdict.spans) >= 0.4
     assert json.loads(json.dumps(asdict(late.verdict)))['spans'] == [list(span) for span in late.verdict.spans]

@@ -6,7 +6,7 @@
 __all__ = ['MAX_FILMS', 'FILM_SECONDS', 'WIDE', 'NARROW', 'draw_film_strip', 'draw_spectrogram', 'draw_anomaly', 'plot_evidence',
            'film', 'plot_among_authentic', 'plot_delay', 'worst_of', 'Picture', 'time_axis', 'picture_of', 'timeline']
 
-# %% ../nbs/71b_evidence.ipynb #9de297e8
+# %% ../nbs/71b_evidence.ipynb #253cf63e
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from .pages import data_url
 from .plots import COLOURS, new_figure, plot_delay_distribution, plot_timeline, robust_limits
 from .video import write_video
 
-# %% ../nbs/71b_evidence.ipynb #50b37dbb
+# %% ../nbs/71b_evidence.ipynb #a4f93fe7
 MAX_FILMS = 3  # stretches that are shown as films
 FILM_SECONDS = 3.0  # of each, at most
 WIDE = 9.6  # inches of a picture on a page
@@ -135,7 +135,7 @@ def film(
     with tempfile.TemporaryDirectory() as folder:
         return write_video(Path(folder) / 'film.mp4', frames, clip.audio(first, stop), crf=26).read_bytes()
 
-# %% ../nbs/71b_evidence.ipynb #2c602146
+# %% ../nbs/71b_evidence.ipynb #1250f1fd
 def plot_among_authentic(
     score: float,  # of this video
     calibration: np.ndarray,  # [n] scores of authentic clips
@@ -159,7 +159,7 @@ def plot_among_authentic(
         ax.annotate(text, (x, y), (-5 if right else 5, 4), ha='right' if right else 'left', color=colour, **style)
     return fig
 
-# %% ../nbs/71b_evidence.ipynb #ba8d647e
+# %% ../nbs/71b_evidence.ipynb #90277b8a
 def plot_delay(
     score: ClipScore,
     words: str,  # what is known of the delay
@@ -171,11 +171,12 @@ def plot_delay(
     fig = plot_delay_distribution(delays, score.delay_prob, ax=new_figure(size=(width, 3.2))[1])
     ax = fig.axes[0]
     ax.set_title(f'Delay: {words}', fontsize=min(11, 2 * width))
+    ax.set_ylim(0, 1.3 * score.delay_prob.max())  # room for the legend
     for delay, bar in zip(delays, ax.patches):
         bar.set_color(COLOURS[0] if abs(delay - score.delay) <= 1 else '.75')
     return fig
 
-# %% ../nbs/71b_evidence.ipynb #d601f750
+# %% ../nbs/71b_evidence.ipynb #363385f4
 def worst_of(
     score: ClipScore,
     start: float,  # seconds of the clip

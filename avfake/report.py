@@ -94,7 +94,8 @@ class Report:
         "What the verdict means, in words."
         v = self.verdict
         if v.score is None:
-            return [f'{v.reason[:1].upper()}{v.reason[1:]}.', f'{v.remedy[:1].upper()}{v.remedy[1:]}.']
+            texts = [v.reason.partition(': ')[2], v.remedy]
+            return [f'{text[:1].upper()}{text[1:]}.' for text in texts if text]
         return meaning_of(v, self.threshold)
 
     @property
@@ -164,6 +165,7 @@ class Report:
         self,
         player: Player | None = None,  # of the video; none where the page has it elsewhere
         downloads: list[tuple[str, str]] = (),  # name of a file, its address
+        alone: bool = True,  # the page is of this face alone, and says here what to do next
     ) -> str:
         "The report as a piece of HTML."
         v = self.verdict
@@ -173,6 +175,7 @@ class Report:
             id=self.id,
             verdict=v,
             player=player,
+            alone=alone,
             downloads=downloads,
             picture=self.picture,
             headline=self.headline,

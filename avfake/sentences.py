@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['HEADLINES', 'NEXT', 'HONEST', 'strength', 'reasons_why', 'meaning_of', 'what_next']
 
-# %% ../nbs/71c_sentences.ipynb #bc74e308
+# %% ../nbs/71c_sentences.ipynb #26951e3f
 from .conformal import Threshold
 from .parts import PARTS
 from .verdict import ANOMALOUS, NO_ANOMALY, NOT_JUDGED, Verdict
 
-# %% ../nbs/71c_sentences.ipynb #60180002
+# %% ../nbs/71c_sentences.ipynb #9b0281b0
 HEADLINES = {
     ANOMALOUS: 'Anomalous: mouth and sound are unlike those of authentic clips. This does not prove a forgery.',
     NO_ANOMALY: 'No anomaly found. This does not show that the video is authentic.',
@@ -26,7 +26,7 @@ HONEST = (
     'microphone, sound that was shifted when the video was cut or uploaded.'
 )
 
-# %% ../nbs/71c_sentences.ipynb #014c294a
+# %% ../nbs/71c_sentences.ipynb #b57b0a7a
 def strength(p: float) -> str:
     "A p-value in words."
     if p <= 0.05:
@@ -40,13 +40,15 @@ def reasons_why(
     "Sound against picture, picture alone, and delay, each with its own p-value where the detector knows it."
     lines = []
     for name, what in PARTS.items():
-        p = verdict.parts.get(name)
+        p = None if verdict.differs else verdict.parts.get(name)
         found = f'{strength(p)} (p = {p:.3f})' if p is not None else ''
         if name == 'delay':
             found = f'{verdict.delay}; {found}' if found else verdict.delay
         if found:
             lines.append(f'{what}: {found}.')
-    if not verdict.parts:
+    if verdict.differs:
+        lines.append('How unusual each part is cannot be said of an unfamiliar recording.')
+    elif not verdict.parts:
         lines.append('This detector does not hold what is usual of each part by itself.')
     elif verdict.verdict == ANOMALOUS and min(verdict.parts.values()) > 0.05:
         lines.append('No part is unusual by itself; together they are.')

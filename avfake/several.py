@@ -26,8 +26,9 @@ from .mouth import runs_of
 from .pages import data_url, render
 from .player import HELD_BYTES
 from .report import Report, extract_and_report, judged_report, rejected_report
+from .sentences import what_next
 from .speaking import speaking_faces
-from .verdict import Verdict
+from .verdict import ANOMALOUS, Verdict
 
 # %% ../nbs/73_several.ipynb #63439aca
 MIN_SECONDS = 0.4  # of a stretch in which a face speaks, to be named
@@ -198,6 +199,8 @@ class VideoReport:
             summary=self.summary(),
             player=player,
             downloads=self.downloads(),
+            first=self.reports[0],
+            next=what_next(self.deciding.verdict),
         )
 
     def summary(self) -> list[str]:
@@ -207,7 +210,9 @@ class VideoReport:
         lines = [
             f'{len(verdicts)} faces were seen, {len(judged)} judged, each by the seconds in which no other face speaks.'
         ]
-        if len(judged) > 1:
+        if found := [str(v.face) for v in judged if v.verdict == ANOMALOUS]:
+            lines.append(f'Anomalous: face {", ".join(found)}.')
+        if len(judged) > 1 and not any(v.differs for v in judged):
             rate = judged[0].false_alarm
             lines.append(
                 f'Each verdict is wrong about an authentic face at a rate of {rate:.1%} or less; that one of '

@@ -2,13 +2,16 @@
 
 import json
 import re
-from dataclasses import asdict
+import shutil
+import subprocess
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from test_notebooks import run
 
 from avfake.checkpoint import save_detector
+from avfake.known_errors import known_errors
 from avfake.media import probe
 from avfake.parts import keep_parts, marked_spans
 from avfake.report import examine_speaker
@@ -43,6 +46,76 @@ def test_seconds_are_those_of_the_file(detector, videos):
     assert json.loads(json.dumps(asdict(late.verdict)))['spans'] == [list(span) for span in late.verdict.spans]
     shown = re.findall(r'<figcaption>([\d.]+)-', late.body())
     assert [float(second) for second in shown] == [round(a, 1) for a, _ in spans[: len(shown)]]
+
+
+BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+QUIET = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run']
+MOVES = """
+document.documentElement.style.width = 'WIDTHpx'  // a window cannot be as narrow as a telephone
+const film = document.querySelector('video.original')
+const cursor = document.querySelector('.plot.SHOWN .cursor')
+const place = () => `${cursor.style.display} ${parseFloat(cursor.style.left).toFixed(1)}`
+const moved = () => film.dispatchEvent(new Event('timeupdate'))
+film.currentTime = 1.0
+moved()
+const first = place()
+const box = cursor.parentElement.getBoundingClientRect()
+const there = {clientX: box.left + 0.95 * box.width, clientY: box.top + 5, bubbles: true}
+cursor.parentElement.dispatchEvent(new MouseEvent('click', there))
+moved()
+const edges = [...document.querySelectorAll('.avfake *')].map(part => part.getBoundingClientRect().right)
+answer([first, place(), film.currentTime, Math.ceil(Math.max(...edges))].join(' | '))
+"""
+
+
+def in_browser(page, script, *options, folder):
+    "What a script finds on a page, which ends by calling answer(text)."
+    copy = page.with_name('check.html')
+    start = "const answer = text => document.getElementById('answer').textContent = text"
+    check = f'<p id="answer"></p><script>{start}; window.onload = () => {{ {script} }}</script></body>'
+    copy.write_text(page.read_text().replace('</body>', check))
+    command = [BROWSER, *QUIET, f'--user-data-dir={folder / "browser"}', '--timeout=8000', '--dump-dom', *options]
+    done = subprocess.run([*command, copy.as_uri()], capture_output=True, text=True, timeout=120)
+    return done.stdout.split('id="answer">')[1].split('<')[0]
+
+
+@pytest.mark.skipif(BROWSER is None, reason='no browser here')
+@pytest.mark.parametrize(('width', 'shown'), [(390, 'narrow'), (1200, 'wide')])
+def test_the_cursor_runs_with_the_video_and_nothing_is_cut_off(detector, videos, tmp_path, width, shown):
+    report = examine_speaker(detector, videos[0])
+    page = report.save(tmp_path / 'page.html')
+    size = f'--window-size={width},900'
+    script = MOVES.replace('SHOWN', shown).replace('WIDTH', str(width))
+    found = in_browser(page, script, size, folder=tmp_path)
+    first, after, second, right = found.split(' | ')
+    axis = getattr(report.evidence()['timeline'], f'{shown}_axis')
+    seconds = report.clip.start, report.clip.start + report.clip.n_frames / 25
+    share = (1.0 - seconds[0]) / (seconds[1] - seconds[0])
+    assert first.split()[0] == 'block'
+    assert float(first.split()[1]) == pytest.approx(100 * (axis[0] + share * (axis[1] - axis[0])), abs=0.2)
+    assert float(after.split()[1]) > 90 and float(second) > 1.5
+    assert int(right) <= width
+
+
+def test_a_large_video_plays_from_beside_the_page(detector, videos, tmp_path):
+    report = examine_speaker(detector, videos[0])
+    held = report.body(report.player())
+    beside = report.body(report.player(held_bytes=10))
+    assert 'src="data:video/mp4;base64,' in held and 'src="./whole.mp4"' in beside
+    assert 'lies beside the page' in beside and str(videos[0].parent) not in held + beside
+
+
+def test_a_page_contradicts_itself_nowhere(detector, videos):
+    "Of an unfamiliar recording neither a rate nor a p-value is said, and the picture of the delay has the words."
+    keep_parts(detector, [])
+    report = examine_speaker(detector, videos[0])
+    assert 'No seconds are marked' in report.body() and 'figcaption>1' not in report.body()
+    assert report.verdict.spans == [] and 'Most anomalous' not in str(report)
+    strange = replace(report.verdict, differs=['flicker of the picture'])
+    errors = known_errors(detector, report.threshold, familiar=False)
+    text = replace(report, verdict=strange, errors=errors).body()
+    words = re.sub('<[^>]*>', ' ', text.split('<h2>When')[0])
+    assert 'The rate does not hold' in words and 'p = ' not in words and '%' not in words.split('Delay')[0]
 
 
 def test_a_script_of_three_lines_judges_a_video(detector, videos, tmp_path):

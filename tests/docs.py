@@ -271,8 +271,8 @@ def write_api() -> list[str]:  # the pages
 
 def write_card():
     "The text of `avfake card`."
+    from avfake.card import card_of
     from avfake.checkpoint import load_detector
-    from avfake.packaged import card_of
 
     write('card.md', card_of(load_detector()) + '\n')
 

@@ -344,8 +344,8 @@ def card(checkpoint: str = DETECTOR):
 
     What it was trained on, what it is worth on other recordings, and what it must not be used for."""
     check_checkpoint(checkpoint)
-    from avfake.checkpoint import load_detector
     from avfake.card import card_of
+    from avfake.checkpoint import load_detector
 
     print(card_of(load_detector(checkpoint)))
 

@@ -99,29 +99,29 @@ def card_of(
     people = len(set(detector.calibration_identities.tolist()))
     parts = [
         '# The detector in the package',
-        'It scores how far a person who speaks in a video deviates from authentic recordings: whether the sound belongs to '
-        'the moving mouth, and whether the mouth moves as real ones do. It has never seen a forgery.',
+        'It scores how far a person who speaks in a video deviates from authentic recordings: whether the sound '
+        'belongs to the moving mouth, and whether the mouth moves as real ones do. It has never seen a forgery.',
         '## Trained on',
         f'{worlds.clips.sum():,} authentic clips of {worlds.people.sum():,} people in {len(worlds)} worlds, '
         f'{worlds.minutes.sum():.0f} minutes (settings {card["config"]!r}, {card["device"]}, commit {card["commit"]}).',
         trained_table(card['worlds']),
         '## What it is worth on other recordings',
-        'Detectors with the same settings were trained without some of the worlds and tested there, on forgeries made of '
-        'authentic clips. How often a forged clip scores higher than an authentic one (AUC; 1 is perfect, 0.5 is chance), '
-        'with 95% intervals:',
+        'Detectors with the same settings were trained without some of the worlds and tested there, on forgeries '
+        'made of authentic clips. How often a forged clip scores higher than an authentic one (AUC; 1 is perfect, '
+        '0.5 is chance), with 95% intervals:',
         auc_table_left_out(pd.DataFrame(card['left_out'])),
         '## How often it is wrong',
-        'At the threshold that the other worlds set for 5% of authentic clips. A false alarm is an authentic clip that is '
-        'called anomalous. (Left aside: AVSpeech and one film, whose sound is out of step.)',
+        'At the threshold that the other worlds set for 5% of authentic clips. A false alarm is an authentic clip '
+        'that is called anomalous. (Left aside: AVSpeech and one film, whose sound is out of step.)',
         error_table(called),
-        'Forgeries of public generators are harder: dubbing and cloned voices that follow the lips, and generated heads, are '
-        'hardly found at all.',
-        f'The threshold of this detector comes from {len(detector.calibration)} authentic clips of {people} people, each '
-        'scored by a detector that did not know its world.',
+        'Forgeries of public generators are harder: dubbing and cloned voices that follow the lips, and generated '
+        'heads, are hardly found at all.',
+        f'The threshold of this detector comes from {len(detector.calibration)} authentic clips of {people} people, '
+        'each scored by a detector that did not know its world.',
         '## When it gives no verdict',
-        'No face, several faces of which none can be followed, no speech, less than 0.64 seconds, or a recording unlike '
-        'those that it knows (`--judge_anyway` judges it, and promises nothing). Twenty authentic clips of your own adapt '
-        'it to your recordings: `avfake calibrate`.',
+        'No face, several faces of which none can be followed, no speech, less than 0.64 seconds, or a recording '
+        'unlike those that it knows (`--judge_anyway` judges it, and promises nothing). Twenty authentic clips of '
+        'your own adapt it to your recordings: `avfake calibrate`.',
         '## Not for',
         card['not_for'],
         '## Terms',

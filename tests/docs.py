@@ -142,6 +142,7 @@ def notebook_page(path: Path) -> tuple:  # (Markdown, {name: bytes} of its pictu
     config = Config()
     config.NbConvertBase.display_data_priority = ['text/markdown', 'image/png', 'text/html', 'text/plain']
     notebook = without_directives(nbformat.read(path, as_version=4))
+    notebook.metadata['language_info'] = dict(name='python')  # for the colours of the code
     for cell in notebook.cells:
         for output in cell.get('outputs', []):
             data = output.get('data', {})

@@ -25,6 +25,15 @@ def pytest_configure(config):
     os.close(handle)
 
 
+SLOWEST_FIRST = 'test_end_to_end', 'test_ray', 'test_gpu', 'test_hostile', 'test_app', 'test_processes'
+
+
+def pytest_collection_modifyitems(items):
+    "Where tests run side by side, the long ones begin first, so that no process ends with one alone."
+    place = {name: i for i, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 def pytest_terminal_summary(terminalreporter):
     found = collected(os.environ[COUNTS]) | situations(terminalreporter.stats)
     if not found:

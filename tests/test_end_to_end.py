@@ -5,6 +5,11 @@ The notebook trains once, on clips so few that nothing is learned; every test he
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +146,25 @@ def finished(trained):
 
 def avfake(here, *args):  # (exit status, what it printed)
     return run('-c', 'from avfake.cli import main; main()', *args, cwd=here, env=dict(AVFAKE_CACHE=str(here / 'cache')))
+
+
+def kill_when(reached, here, *args) -> bool:  # False when it ended by itself before
+    "Begin a command and kill it, with all that it has begun, as soon as something is so."
+    process = subprocess.Popen(
+        [sys.executable, '-c', 'from avfake.cli import main; main()', *args],
+        cwd=here,
+        env={**os.environ, 'AVFAKE_CACHE': str(here / 'cache')},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not reached():
+        time.sleep(0.02)
+    ended = process.poll() is not None
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return not ended
 
 
 def read_csv(path):
@@ -314,8 +338,14 @@ def test_evaluate_one_class_only(finished, tmp_path, kind):
 
 
 def test_reproduce(finished):
-    "The notebook run again, with another number of workers: every score and the weights are the same to the last bit."
-    status, output = avfake(finished, 'reproduce', 'executed.ipynb', '--save_dir', 'again', '--workers', 2)
+    """The notebook run again, with another number of workers, killed after stage one and begun once more.
+
+    Every score and the weights are the same to the last bit."""
+    again = 'reproduce', 'executed.ipynb', '--save_dir', 'again', '--workers', '2'
+    stage_one = finished / 'again' / 'results' / 'checkpoints' / 'sync.pt'
+    killed = kill_when(stage_one.is_file, finished, *again)
+    assert killed and not (finished / 'again' / 'results' / 'best_model.pth').exists()
+    status, output = avfake(finished, *again)
     assert status == 0 and output.splitlines()[-1] == 'every score is the same to the last digit', output[-5000:]
     import torch
 

@@ -10,6 +10,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from reliability import FULL
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(o for o in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
@@ -93,12 +94,13 @@ class CellServer:
             stdout=subprocess.PIPE,
         )
 
-    def run(self, notebook, seconds=TIME_LIMIT):
+    def run(self, notebook, seconds=TIME_LIMIT, slow=False):
         "Run a notebook to its end and give back (exit status, output); past the limit it is killed with its children."
         output = self.folder / 'output.txt'
         output.write_bytes(b'')
         paths = dict(notebook=notebook, cwd=notebook.parent, output=output, basepath=ROOT)
-        job = {name: str(path) for name, path in paths.items()} | dict(skip_flags=skip_flags().split())
+        flags = [flag for flag in skip_flags().split() if not slow or flag != 'slow']
+        job = {name: str(path) for name, path in paths.items()} | dict(skip_flags=flags)
         print(json.dumps(job), file=self.process.stdin, flush=True)
         child = int(self.process.stdout.readline())
         late = threading.Timer(seconds, os.killpg, (child, signal.SIGKILL))
@@ -130,6 +132,15 @@ def test_notebook(notebook, cell_server):
     status, output = cell_server.run(notebook)
     if status:
         pytest.fail(f'{notebook.name}:\n{output[-10_000:]}', pytrace=False)
+
+
+@pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
+@pytest.mark.parametrize('name', ['19_synthetic'])
+def test_slow_cells(name, cell_server):
+    "The cells marked `#| slow` too, of notebooks whose other cells need no more than the package."
+    status, output = cell_server.run(ROOT / 'nbs' / f'{name}.ipynb', slow=True)
+    if status:
+        pytest.fail(f'{name}:\n{output[-10_000:]}', pytrace=False)
 
 
 def test_a_failing_cell_fails_its_notebook(tmp_path, cell_server):

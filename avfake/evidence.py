@@ -6,7 +6,7 @@
 __all__ = ['MAX_FILMS', 'FILM_SECONDS', 'WIDE', 'NARROW', 'draw_film_strip', 'draw_spectrogram', 'draw_anomaly', 'plot_evidence',
            'film', 'plot_among_authentic', 'plot_delay', 'worst_of', 'Picture', 'time_axis', 'picture_of', 'timeline']
 
-# %% ../nbs/71b_evidence.ipynb #253cf63e
+# %% ../nbs/71b_evidence.ipynb #91beb4e7
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from .pages import data_url
 from .plots import COLOURS, new_figure, plot_delay_distribution, plot_timeline, robust_limits
 from .video import write_video
 
-# %% ../nbs/71b_evidence.ipynb #a4f93fe7
+# %% ../nbs/71b_evidence.ipynb #e1ee5925
 MAX_FILMS = 3  # stretches that are shown as films
 FILM_SECONDS = 3.0  # of each, at most
 WIDE = 9.6  # inches of a picture on a page
@@ -80,13 +80,11 @@ def draw_anomaly(
     limits = robust_limits(level, np.array([-0.5, 1.0]), include=threshold, percentiles=(0, 99.8))
     ax.set(xlim=seconds, ylim=limits, ylabel='anomaly')
     ax.axhline(0, color='.6', lw=0.8)
-    lines = {'mean of authentic clips': 0}
+    style = dict(textcoords='offset points', fontsize=9, color='.25')
+    ax.annotate('mean of authentic clips', (start, 0), (4, 3), ha='left', **style)
     if threshold is not None:
         ax.axhline(threshold, color='.25', ls='--', lw=1.2)
-        lines['threshold of a whole video'] = threshold
-    style = dict(textcoords='offset points', ha='right', fontsize=9, color='.25')
-    for text, y in lines.items():
-        ax.annotate(text, (end, y), (-4, 3), **style)
+        ax.annotate('threshold of a whole video', (end, threshold), (-4, 3), ha='right', **style)
 
 
 def plot_evidence(
@@ -135,7 +133,7 @@ def film(
     with tempfile.TemporaryDirectory() as folder:
         return write_video(Path(folder) / 'film.mp4', frames, clip.audio(first, stop), crf=26).read_bytes()
 
-# %% ../nbs/71b_evidence.ipynb #1250f1fd
+# %% ../nbs/71b_evidence.ipynb #25e1294f
 def plot_among_authentic(
     score: float,  # of this video
     calibration: np.ndarray,  # [n] scores of authentic clips
@@ -159,7 +157,7 @@ def plot_among_authentic(
         ax.annotate(text, (x, y), (-5 if right else 5, 4), ha='right' if right else 'left', color=colour, **style)
     return fig
 
-# %% ../nbs/71b_evidence.ipynb #90277b8a
+# %% ../nbs/71b_evidence.ipynb #04696ad5
 def plot_delay(
     score: ClipScore,
     words: str,  # what is known of the delay
@@ -176,7 +174,7 @@ def plot_delay(
         bar.set_color(COLOURS[0] if abs(delay - score.delay) <= 1 else '.75')
     return fig
 
-# %% ../nbs/71b_evidence.ipynb #363385f4
+# %% ../nbs/71b_evidence.ipynb #91249460
 def worst_of(
     score: ClipScore,
     start: float,  # seconds of the clip

@@ -87,7 +87,8 @@ class Report:
             facts['known_errors'] = asdict(self.errors)
         hashes = dict(sha256='SHA-256 of the file', detector_sha256='SHA-256 of the detector')
         facts |= {name: self.provenance.get(of) for name, of in hashes.items()}
-        return facts | dict(versions=versions(), date=self.date)
+        facts |= dict(versions=versions(), date=self.date)
+        return {name: None if value in (np.inf, -np.inf) else value for name, value in facts.items()}
 
     @property
     def lines(self) -> list[str]:

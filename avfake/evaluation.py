@@ -332,9 +332,9 @@ def promise_warnings(
     if promised is None or not bounds or bounds[0] <= promised:
         return []
     return [
-        f'the threshold promises that {promised:.0%} of authentic clips are called anomalous, and {found["overall"]:.0%} '
-        f'are (95% interval {bounds[0]:.0%} to {bounds[1]:.0%}): on these recordings its verdicts are not to be trusted; '
-        'avfake calibrate brings the detector to recordings of their own kind'
+        f'the threshold promises that {promised:.0%} of authentic clips are called anomalous, and '
+        f'{found["overall"]:.0%} are (95% interval {bounds[0]:.0%} to {bounds[1]:.0%}): on these recordings its '
+        'verdicts are not to be trusted; avfake calibrate brings the detector to recordings of their own kind'
     ]
 
 

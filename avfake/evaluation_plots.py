@@ -329,7 +329,7 @@ def group_heights(
 def plot_auc_by_group(
     metrics: dict,  # from `evaluate_results` or metrics.json
 ) -> Figure:  # controls.png
-    "AUC of the detector with its interval beside its strongest part and the strongest control, for each group of forgeries"
+    "AUC of the detector with its interval beside its strongest part and the strongest control, by group of forgeries"
     auc, intervals, n = (flat_groups(metrics[key]) for key in ('auc', 'auc_ci', 'n_forged'))
     shown = [g for g, v in auc.items() if v is not None]
     if not shown:

@@ -102,6 +102,8 @@ def test_a_large_video_plays_from_beside_the_page(detector, videos, tmp_path):
     held = report.body(report.player())
     beside = report.body(report.player(held_bytes=10))
     assert 'src="data:video/mp4;base64,' in held and 'src="./whole.mp4"' in beside
+    printed = re.sub('(?s)<div class="screen">.*?</div>', '', beside)
+    assert '<video' in beside and 'The video' not in printed
     assert 'lies beside the page' in beside and str(videos[0].parent) not in held + beside
 
 

@@ -82,7 +82,7 @@ class Report:
         facts |= dict(path=self.verdict.path if whole else Path(self.verdict.path).name, headline=self.headline)
         if t := self.threshold:
             facts |= dict(calibration_clips=t.n_calibration, calibration_identities=t.n_identities, caveats=t.caveats)
-            facts['requested_false_alarm'] = t.requested
+            facts |= dict(threshold=t.value, false_alarm=t.false_alarm, requested_false_alarm=t.requested)
         if self.errors is not None:
             facts['known_errors'] = asdict(self.errors)
         hashes = dict(sha256='SHA-256 of the file', detector_sha256='SHA-256 of the detector')

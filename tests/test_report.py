@@ -97,6 +97,17 @@ def test_the_cursor_runs_with_the_video_and_nothing_is_cut_off(detector, videos,
     assert int(right) <= width
 
 
+def test_facts_say_what_is_needed_to_check_a_verdict(detector, videos, tmp_path):
+    "Also of a file that cannot be judged, and without its folder unless that is asked for."
+    for path in (videos[0], tmp_path / 'none.mp4'):
+        report = examine_speaker(detector, path)
+        facts = json.loads(json.dumps(report.facts()))
+        assert facts['threshold'] == report.threshold.value and facts['calibration_clips'] == 99
+        assert facts['caveats'] and facts['versions']['torch'] and facts['date']
+        assert facts['path'] == path.name and report.facts(show_paths=True)['path'] == str(path)
+    assert facts['headline'] == 'Cannot be judged: missing.'
+
+
 def test_a_large_video_plays_from_beside_the_page(detector, videos, tmp_path):
     report = examine_speaker(detector, videos[0])
     held = report.body(report.player())

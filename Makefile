@@ -5,7 +5,7 @@ SHELL := /bin/sh
 VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.installed
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 
 # Set by the user of `make run`; exported, so that a recipe sees them as shell variables and any character survives.
 export OUT DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS LAYOUT SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
@@ -27,7 +27,7 @@ help:  ## Say what can be made
 	@echo '  RUN_NAME=  name of the executed notebook in papermill_runs/ (otherwise from the data, the preset and the time)'
 	@echo 'make bench takes DATA_DIR=, VIDEO= (a talking face), CHECKPOINT=, ONLY=preparation,windows,training,rate,scoring,stride,desk,growth, LONGEST= seconds'
 	@echo 'TORCH_BACKEND=cpu|cu130|...  which build of torch to install (otherwise cpu where no NVIDIA card is seen and it can be had)'
-	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=2  tests that run at once'
+	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=3  tests that run at once (some of them wait: one more than cores)'
 
 # ---------------------------------------------------------------- installing
 

@@ -13,6 +13,7 @@ import torch
 
 import avfake.fitting as fitting
 import avfake.recordings as recordings
+from avfake.clip_score import ClipScore
 from avfake.detector import Detector, make_config
 from avfake.preparation import Prepared
 from avfake.recordings import FACTS, FAMILIAR
@@ -77,6 +78,12 @@ def make_clips(role: str, numbers) -> Clips:
     return Clips(role, [f'{i}.clip' for i in numbers], [f'id{i % 3}' for i in numbers])
 
 
+def made_score(score: float) -> ClipScore:
+    "Of a clip of 20 frames that are all alike."
+    alike = np.full(20, -score)
+    return ClipScore(alike, alike, alike, alike, delay_prob=np.full(31, 1 / 31), windows=2)
+
+
 def use_made_clips(monkeypatch):
     "Made clips stand in the place of those in a cache."
     monkeypatch.setattr(SyncModel, 'windows', made_windows)
@@ -85,7 +92,7 @@ def use_made_clips(monkeypatch):
     monkeypatch.setattr(fitting, 'open_clip', lambda entry: entry)
     monkeypatch.setattr(fitting, 'recording_facts', made_facts)
     monkeypatch.setattr(recordings, 'FEWEST', 10)
-    monkeypatch.setattr(Detector, 'score_clip', lambda self, entry: SimpleNamespace(score=float(Path(entry).stem)))
+    monkeypatch.setattr(Detector, 'score_clip', lambda self, entry: made_score(float(Path(entry).stem)))
 
 
 @pytest.fixture
@@ -245,10 +252,10 @@ def test_calibration_takes_no_validation_clips(monkeypatch):
 
     def score_clip(entry):
         used.append(entry)
-        return SimpleNamespace(score=float(len(used)))
+        return made_score(float(len(used)))
 
     monkeypatch.setattr(fitting, 'open_clip', lambda entry: entry)
-    detector = SimpleNamespace(score_clip=score_clip, metadata={})
+    detector = SimpleNamespace(score_clip=score_clip, metadata={}, reference=torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
     fitting.calibrate(detector, prepared(16, 32).clips('calibration'))
     assert sum(entry.startswith('validation') for entry in used) == 0
     threshold = threshold_of(detector, 0.05)

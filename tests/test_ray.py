@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from reliability import FULL
 
 from avfake.extraction import extract_clips
 from avfake.layouts import index_videos
@@ -35,6 +36,7 @@ def slow(job, announce):
     return job * 2
 
 
+@pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
 def test_a_killed_worker_costs_nothing(cluster):
     killed = []
 

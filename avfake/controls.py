@@ -6,7 +6,7 @@
 __all__ = ['MAX_FITTED_CLIPS', 'CONTROLS', 'Look', 'FittingSet', 'Fit', 'Control', 'leading_silence', 'loudness_db', 'of_column',
            'rare_format', 'stream_statistics', 'modality_distance', 'fit_modality', 'modality', 'from_scratch',
            'fit_random_features', 'unpack_random_features', 'untrimmed_score', 'control_of', 'train_controls',
-           'save_controls', 'load_controls', 'measure_controls', 'control_scores']
+           'save_controls', 'load_controls', 'able_to_look', 'measure_controls', 'control_scores']
 
 # %% ../nbs/59_controls.ipynb #e9787ce0
 import copy
@@ -328,6 +328,15 @@ def load_controls(
     return {c.name: c.fitting.unpack(saved[c.name], config) for c in CONTROLS if c.fitting and c.name in saved}
 
 # %% ../nbs/59_controls.ipynb #81423440
+def able_to_look(
+    fitted: dict,  # what was fitted for each
+    networks: bool = True,  # also those that look with a network
+) -> list[Control]:
+    "The controls that can look at a clip."
+    able = [c for c in CONTROLS if c.measure and (not c.fitting or c.name in fitted)]
+    return [c for c in able if networks or not c.network]
+
+
 @torch.no_grad()
 def measure_controls(
     detector: Detector,
@@ -338,8 +347,7 @@ def measure_controls(
 ) -> dict[str, float]:  # control -> anomaly score
     "What the controls that look at a clip make of this one."
     look = Look(detector, clip, score, fitted)
-    able = [c for c in CONTROLS if c.measure and (not c.fitting or c.name in fitted)]
-    return {c.name: float(c.measure(look)) for c in able if networks or not c.network}
+    return {c.name: float(c.measure(look)) for c in able_to_look(fitted, networks)}
 
 
 def control_scores(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAR_APART', 'score_groups', 'stretched_edges', 'plot_score_histograms', 'accuracy_curve',
-           'plot_accuracy_vs_threshold', 'plot_roc', 'plot_log_prob_over_time', 'plot_evaluation', 'strongest',
-           'plot_beside', 'group_heights', 'plot_auc_by_group']
+           'plot_accuracy_vs_threshold', 'plot_roc', 'plot_log_prob_over_time', 'plot_evaluation', 'plot_beside',
+           'group_heights', 'plot_auc_by_group']
 
 # %% ../nbs/64_evaluation_plots.ipynb #0a8e62aa
 from pathlib import Path
@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .controls import control_of
 from .metrics import clean_scores, curve_blocks, weighted_metrics
 from avfake.plots import (
     AUTHENTIC,
@@ -29,6 +28,7 @@ from avfake.plots import (
     say,
 )
 from .results import check_results, flat_groups, rows_of_split
+from .tables import strongest
 
 # %% ../nbs/64_evaluation_plots.ipynb #568fbe85
 def score_groups(
@@ -273,19 +273,6 @@ def plot_evaluation(
     return fig
 
 # %% ../nbs/64_evaluation_plots.ipynb #a8de001f
-def strongest(
-    beside: dict,  # control or ablation -> AUC by group
-    group: tuple,  # kind, name
-) -> tuple[str, float] | None:  # what tables call it, AUC; None where none was measured
-    "Which of them comes nearest to the detector, or passes it."
-    values = {name: flat_groups(groups).get(group) for name, groups in beside.items()}
-    values = {name: v for name, v in values.items() if v is not None}
-    if not values:
-        return None
-    name = max(values, key=values.get)
-    return control_of(name).label, values[name]
-
-
 def plot_beside(
     metrics: dict,  # from `evaluate_results` or metrics.json
     y: dict,  # group -> height

@@ -39,6 +39,7 @@ from .fitting import train_detector
 from .forgeries import FORGERIES, make_forgeries
 from .identities import identities_of
 from .metrics import bootstrap_auc
+from .parts import worst_tenth
 from .preparation import Prepared, prepare
 from .run import Run, evaluate, make_configs, train
 from .splits import make_splits
@@ -114,7 +115,7 @@ CLIP_SCORES = dict(  # of a ClipScore, higher is more anomalous
     sync_log_prob=lambda s: -float(np.nanmean(s.sync_log_prob)),
     density=lambda s: -float(np.nanmean(s.density)),
     sync=lambda s: -s.sync_score,
-    worst_tenth=lambda s: -float(np.nanpercentile(s.frame_log_prob, 10)),
+    worst_tenth=worst_tenth,
     log_sum_exp=lambda s: log_sum_exp(-s.frame_log_prob),
 )
 

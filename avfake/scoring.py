@@ -21,7 +21,7 @@ from .cache import open_clip
 from .checkpoint import versions
 from .clip_score import ClipScore
 from .conformal import Threshold
-from .controls import CONTROLS, control_scores, measure_controls
+from .controls import able_to_look, control_scores, measure_controls
 from .corruptions import CORRUPTIONS
 from .detector import Detector
 from .evaluation import audit_warnings, evaluate_results
@@ -92,8 +92,7 @@ def score_once(
     "What a clip is worth, out of what is stored, or measured now."
     name = Path(entry).name
     before = stored.found.get(name)
-    needed = [c for c in CONTROLS if c.measure and (not c.fitting or c.name in controls)]
-    needed = {c.name for c in needed if looks == 'all' or (looks == 'cheap' and not c.network)}
+    needed = set() if looks == 'none' else {c.name for c in able_to_look(controls, looks == 'all')}
     if before and needed <= set(before.controls):
         return before
     clip, known = open_clip(entry), detector.recordings
@@ -125,7 +124,7 @@ def score_table(
         usable = usable[usable.split.isin(splits)]
     looked = usable if judged == 'all' else usable[usable.split == judged]
     chosen = control_sample(looked, len(looked) if sampled is None else sampled, seed)
-    stored = StoredScores(work_dir, scores_depend_on(detector, controls))
+    stored = StoredScores(work_dir, scores_depend_on(detector, controls) if work_dir else '')
     found = {}
     try:
         for row in tqdm(usable.itertuples(), total=len(usable), desc='score', unit='clip', mininterval=5):

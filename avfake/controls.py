@@ -27,7 +27,7 @@ from .cache import open_clip
 from .checkpoint import load_tensors, read_state, save_tensors
 from .clip_score import ClipScore
 from .config import override
-from .detector import Detector, DetectorConfig
+from .detector import Detector, DetectorConfig, map_clips
 from .encoders import ENCODERS, FeatureAudio, FeatureVisual, StreamConfig
 from .fitting import fit_detector
 from .gaussian import FeatureGaussian
@@ -78,11 +78,15 @@ class FittingSet:
             chosen = np.sort(rng.choice(len(chosen), MAX_FITTED_CLIPS, replace=False))
         quiet = not processes().is_main_process
         vectors = dict(audio_only=[], video_only=[])
-        for i in tqdm(chosen, desc='controls', mininterval=5, leave=False, disable=quiet):
-            statistics = stream_statistics(self.detector, open_clip(self.train.entries[i]))
+        bar = tqdm(chosen, desc='controls', unit='clip', mininterval=5, leave=False, disable=quiet)
+        for statistics in map_clips(self.look, bar, self.detector.device):
             for name, rows in vectors.items():
                 rows.append(statistics[name])
         return {name: np.stack(rows) for name, rows in vectors.items()}
+
+    def look(self, i: int) -> dict:
+        "What `stream_statistics` says of a training clip"
+        return stream_statistics(self.detector, open_clip(self.train.entries[i]))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ import avfake
 from .cache import open_clip
 from .checkpoint import save_detector
 from .controls import stream_statistics
-from .detector import Detector, DetectorConfig
+from .detector import Detector, DetectorConfig, map_clips
 from .files import atomic_path
 from .fitting import train_detector
 from .forgeries import FORGERIES, make_forgeries
@@ -129,20 +129,24 @@ def score_development(
     "Score the authentic clips of held-out people, and forgeries made of them."
     held_out = prepared.usable('test')
     forged = held_out.groupby('source').head(clips_per_identity)
-    identities, rows = forged.source.tolist(), []
+    identities = forged.source.tolist()
     made = make_forgeries(forged.entry.tolist(), identities, detector.cfg.window.vis_num_frames, seed)
     clips = chain(
         (('authentic', row.source, open_clip(row.entry)) for row in held_out.itertuples()),
         ((kind, identities[i], clip) for kind, i, clip in made),
     )
-    for group, identity, clip in tqdm(clips, desc='score', unit='clip', mininterval=5, leave=False):
+
+    def look(one):
+        group, identity, clip = one
         score, statistics = detector.score_clip(clip), stream_statistics(detector, clip)
         row = dict(group=group, identity=identity)
         row |= {name: of(score) for name, of in CLIP_SCORES.items()}
         row |= {name: statistics[name] for name in ('marginal_gaussian', 'fusion_head')}
         row['ratio'] = row['density'] - row['marginal_gaussian']
-        rows.append(row)
-    return pd.DataFrame(rows)
+        return row
+
+    bar = tqdm(clips, desc='score', unit='clip', mininterval=5, leave=False)
+    return pd.DataFrame(map_clips(look, bar, detector.device))
 
 
 def score_test(

@@ -10,6 +10,7 @@ __all__ = ['MIN_STD', 'check_role', 'record_fit', 'own_part', 'progress_bar', 'R
 # %% ../nbs/58_fitting.ipynb #4db21160
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from .autoregressive import RunningMoments
 from .cache import open_clip
 from .config import override
-from .detector import Detector, DetectorConfig
+from .detector import Detector, DetectorConfig, map_clips
 from .objectives import check_features, score_by_shift, score_rise, training_warnings
 from .parts import keep_parts, parts_of
 from .recordings import FACTS, MOST_KNOWN, recording_facts
@@ -122,11 +123,17 @@ def window_features(
     "Batches of windows: number of the clip, starts [B], features [B, F, sequence_dim], embedded pairs [B, 2, F, D]."
     detector.eval()
     near = detector.sequence_delay
-    for number in progress_bar(own_part(range(len(entries))), 'features'):
+
+    def read(number):
+        batches = []
         for windows in detector.sync.windows(entries[number], stride, near, near):
             features = detector.sequence(windows).float()
             pairs = torch.stack([windows.visual, windows.heard], 1).float()
-            yield number, windows.starts.cpu(), features, pairs.cpu()
+            batches.append((number, windows.starts.cpu(), features, pairs.cpu()))
+        return batches
+
+    numbers = progress_bar(own_part(range(len(entries))), 'features')
+    yield from chain.from_iterable(map_clips(read, numbers, detector.device))
 
 
 @torch.no_grad()
@@ -166,9 +173,14 @@ def fit_reference(
     "Keep mean and standard deviation of density and sync log-probability over authentic windows."
     check_role(clips, 'validation', 'reference statistics')
     moments = RunningMoments(2)
-    for entry in progress_bar(own_part(clips.entries), 'reference'):
-        for windows in detector.windows(entry, stride):
-            moments.add(torch.stack([windows['density'].mean(1), windows['sync_log_prob']], 1))
+
+    def read(entry):
+        windows = detector.windows(entry, stride)
+        return [torch.stack([of['density'].mean(1), of['sync_log_prob']], 1) for of in windows]
+
+    for values in map_clips(read, progress_bar(own_part(clips.entries), 'reference'), detector.device):
+        for of in values:
+            moments.add(of)
     moments = moments_of_all(moments)
     std = torch.maximum(moments.std, torch.tensor(MIN_STD, dtype=torch.float64))
     detector.reference.copy_(torch.stack([moments.mean, std], 1).float())
@@ -182,7 +194,7 @@ def facts_of_recordings(
     "How clips were recorded."
     chosen = np.sort(np.random.default_rng(0).permutation(len(clips))[:most])
     mine = progress_bar(own_part(chosen.tolist()), 'recordings')
-    facts = gather_object([recording_facts(open_clip(clips.entries[i])) for i in mine])
+    facts = gather_object(list(map_clips(lambda i: recording_facts(open_clip(clips.entries[i])), mine)))
     return torch.stack(facts) if facts else torch.zeros(0, len(FACTS))
 
 
@@ -207,7 +219,7 @@ def calibrate(
     if not len(clips):
         warnings.warn('there is no authentic calibration clip: the detector scores, but gives no verdict', stacklevel=2)
     mine = progress_bar(own_part(clips.entries), 'calibration')
-    scores = [detector.score_clip(open_clip(entry)) for entry in mine]
+    scores = list(map_clips(lambda entry: detector.score_clip(open_clip(entry)), mine, detector.device))
     parts = gather_object([parts_of(detector, score) for score in scores])
     detector.calibration = torch.tensor(gather_object([score.score for score in scores]))
     keep_parts(detector, parts)

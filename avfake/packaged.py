@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .cache import open_clip
 from .card import card_of
 from .checkpoint import PACKAGED, load_detector, save_detector
-from .detector import Detector
+from .detector import Detector, map_clips
 from .experiments import CLIP_SCORES, commit, forgery_group
 from .fitting import fit_recordings, record_fit
 from .identities import trained_digests, trained_identities
@@ -225,14 +225,16 @@ def score_test_people(
     "Score the clips of one data set's test people; to be looked at once a detector."
     prepared = prepare(data_dir, detector.cfg, cache_dir=cache_dir)
     clips = pd.concat([prepared.usable('test', label) for label in (0, 1)])
-    rows = []
-    for row in tqdm(list(clips.itertuples()), desc='score', unit='clip', mininterval=5):
+
+    def look(row):
         clip = open_clip(row.entry)
         score = detector.score_clip(clip)
         facts = dict(group=forgery_group(row.method, row.path) if row.label else 'authentic', identity=row.source)
         facts |= dict(path=row.path, unfamiliar=bool(detector.recordings.unfamiliar(clip)))
-        rows.append(facts | {name: f(score) for name, f in CLIP_SCORES.items()})
-    return pd.DataFrame(rows)
+        return facts | {name: f(score) for name, f in CLIP_SCORES.items()}
+
+    bar = tqdm(list(clips.itertuples()), desc='score', unit='clip', mininterval=5)
+    return pd.DataFrame(map_clips(look, bar, detector.device))
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -23,7 +23,7 @@ from .clip_score import ClipScore
 from .conformal import Threshold
 from .controls import able_to_look, control_scores, measure_controls
 from .corruptions import CORRUPTIONS
-from .detector import Detector
+from .detector import Detector, map_clips
 from .evaluation import audit_warnings, evaluate_results
 from .evaluation_plots import plot_auc_by_group, plot_evaluation
 from .localisation import Localised, localisation_table, localise, partly_forged, plot_localisation
@@ -87,11 +87,9 @@ def score_once(
     entry: str,  # of the cache
     controls: dict,
     looks: str,  # which controls look at it: 'all', 'cheap' (those without a network) or 'none'
-    stored: StoredScores,
+    before: Measured | None = None,  # what was stored of it
 ) -> Measured:
-    "What a clip is worth, out of what is stored, or measured now."
-    name = Path(entry).name
-    before = stored.found.get(name)
+    "What a clip is worth: what was stored, if that is enough, or measured now."
     needed = set() if looks == 'none' else {c.name for c in able_to_look(controls, looks == 'all')}
     if before and needed <= set(before.controls):
         return before
@@ -101,9 +99,7 @@ def score_once(
     unlike = float('nan')
     if known.limit.isfinite():
         unlike = float(known.distance(recording_facts(clip)[None])[0] / known.limit)
-    measured = Measured(score, values, unlike)
-    stored.add(name, measured)
-    return measured
+    return Measured(score, values, unlike)
 
 
 def score_table(
@@ -126,10 +122,21 @@ def score_table(
     chosen = control_sample(looked, len(looked) if sampled is None else sampled, seed)
     stored = StoredScores(work_dir, scores_depend_on(detector, controls) if work_dir else '')
     found = {}
+
+    def score(row):
+        looks = 'all' if row.path in chosen else 'cheap' if judged in ('all', row.split) else 'none'
+        return score_once(detector, row.entry, controls, looks, before.get(Path(row.entry).name))
+
+    before = dict(stored.found)
+    scored = map_clips(score, usable.itertuples(), detector.device)
     try:
-        for row in tqdm(usable.itertuples(), total=len(usable), desc='score', unit='clip', mininterval=5):
-            looks = 'all' if row.path in chosen else 'cheap' if judged in ('all', row.split) else 'none'
-            found[row.path] = score_once(detector, row.entry, controls, looks, stored)
+        for row, measured in zip(
+            usable.itertuples(), tqdm(scored, total=len(usable), desc='score', unit='clip', mininterval=5)
+        ):
+            found[row.path] = measured
+            name = Path(row.entry).name
+            if measured is not before.get(name):
+                stored.add(name, measured)
     finally:
         stored.write()
     scored = {path: measured.score for path, measured in found.items()}

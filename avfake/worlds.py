@@ -22,7 +22,7 @@ from tqdm import tqdm
 from .blocks import best_device
 from .cache import load_clip
 from .checkpoint import load_tensors, read_config, save_tensors
-from .detector import Detector, DetectorConfig, make_config
+from .detector import Detector, DetectorConfig, make_config, map_clips
 from .experiments import CLIP_SCORES, add_rows, auc_rows, commit, summarise
 from .files import atomic_path
 from .fitting import fit_detector
@@ -158,16 +158,18 @@ def score_worlds(
     "Score authentic clips of the worlds left out, and forgeries made of them."
     length = detector.cfg.window.vis_num_frames
     clips = test_clips(prepared, per_identity, forged_per_identity, kinds, length, frames, seed, real)
-    rows = []
-    for group, row, clip in tqdm(clips, desc='score', unit='clip', mininterval=5, leave=False):
-        if clip.n_frames < length:
-            continue
+
+    def look(one):
+        group, row, clip = one
         score = detector.score_clip(clip, batch_size=128)
         of = {name: f(score) for name, f in CLIP_SCORES.items()}
         delays = ' '.join(f'{p:.4f}' for p in score.delay_prob)
         about = dict(world=row.world, group=group, identity=row.source, path=row.path, delays=delays)
-        rows.append(about | dict(seconds=clip.n_frames / FPS) | of)
-    return pd.DataFrame(rows)
+        return about | dict(seconds=clip.n_frames / FPS) | of
+
+    bar = tqdm(clips, desc='score', unit='clip', mininterval=5, leave=False)
+    long_enough = (one for one in bar if one[-1].n_frames >= length)
+    return pd.DataFrame(map_clips(look, long_enough, detector.device))
 
 
 def world_rows(

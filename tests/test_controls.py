@@ -1,5 +1,7 @@
 """One list of controls: what is measured, fitted, kept, and shown beside the detector."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,11 +135,12 @@ def test_features_of_a_large_training_set_are_not_held_for_all_clips(monkeypatch
     monkeypatch.setattr(C, 'stream_statistics', statistics)
     monkeypatch.setattr(C, 'open_clip', lambda entry: entry)
     monkeypatch.setattr(C, 'MAX_FITTED_CLIPS', 50)
-    clips = FittingSet(None, TrainConfig(), clips_of(2000), clips_of(0), tmp_path)
+    detector = SimpleNamespace(device=torch.device('cpu'))
+    clips = FittingSet(detector, TrainConfig(), clips_of(2000), clips_of(0), tmp_path)
     assert clips.streams['audio_only'].shape == (50, 4)
     assert len(looked) == len(set(looked)) == 50
     assert max(looked) > 1500  # of all of them, not the first ones
-    few = FittingSet(None, TrainConfig(), clips_of(20), clips_of(0), tmp_path)
+    few = FittingSet(detector, TrainConfig(), clips_of(20), clips_of(0), tmp_path)
     assert few.streams['audio_only'][:, 0].tolist() == list(range(20))  # below the limit: all, in their order
 
 

@@ -255,7 +255,8 @@ def test_calibration_takes_no_validation_clips(monkeypatch):
         return made_score(float(len(used)))
 
     monkeypatch.setattr(fitting, 'open_clip', lambda entry: entry)
-    detector = SimpleNamespace(score_clip=score_clip, metadata={}, reference=torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+    reference = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    detector = SimpleNamespace(score_clip=score_clip, metadata={}, reference=reference, device=torch.device('cpu'))
     fitting.calibrate(detector, prepared(16, 32).clips('calibration'))
     assert sum(entry.startswith('validation') for entry in used) == 0
     threshold = threshold_of(detector, 0.05)
@@ -282,7 +283,7 @@ def test_the_demo_has_enough_calibration_clips_for_5_percent():
 
 
 def test_without_calibration_clips_there_is_a_warning_and_no_threshold():
-    detector = SimpleNamespace(metadata={})
+    detector = SimpleNamespace(metadata={}, device=torch.device('cpu'))
     with pytest.warns(UserWarning, match='no authentic calibration clip'):
         fitting.calibrate(detector, Clips('calibration', [], []))
     assert threshold_of(detector) is None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TERMS', 'NOT_FOR', 'CONFIG', 'PER_PERSON', 'OUT_OF_STEP', 'ROUNDING', 'app', 'world_facts', 'left_out_results',
            'package', 'authentic_elsewhere', 'sound_line', 'parts_elsewhere', 'calibrate_elsewhere', 'found_elsewhere',
-           'finish', 'make_detector', 'score_test_people', 'test_command', 'make_command']
+           'delays_of', 'finish', 'make_detector', 'score_test_people', 'test_command', 'make_command']
 
 # %% ../nbs/82_packaged.ipynb #b16c513b
 import json
@@ -24,7 +24,7 @@ from .detector import Detector, map_clips
 from .experiments import CLIP_SCORES, commit, forgery_group
 from .fitting import fit_recordings, record_fit
 from .identities import trained_digests, trained_identities
-from .parts import keep_parts
+from .parts import PARTS, keep_delays, keep_parts, kept_parts
 from .preparation import Prepared, prepare
 from .stages import Clips
 from .stored_splits import split_hash
@@ -184,6 +184,18 @@ def found_elsewhere(
     return pd.DataFrame(rows).T
 
 
+def delays_of(
+    detector: Detector,
+    clips: Clips,  # authentic
+) -> list[int]:  # frames
+    "How far each clip's sound is from its picture, as the detector hears it."
+
+    def look(entry):
+        return abs(detector.score_clip(open_clip(entry)).delay)
+
+    return list(map_clips(look, tqdm(clips.entries, desc='delays', unit='clip', mininterval=5), detector.device))
+
+
 def finish(
     detector: Detector,  # from `run_job`
     prepared: Prepared,  # what it was trained on, from `leave_out` without worlds
@@ -192,6 +204,10 @@ def finish(
     "Calibrate on strangers, and know the recordings of all training clips."
     train, validation, calibration = (prepared.clips(role) for role in ('train', 'validation', 'calibration'))
     calibrate_elsewhere(detector, scores)
+    if 'delay' not in kept_parts(detector):  # the table does not hold it: people of worlds that it knows say it
+        people = len(set(calibration.identities))
+        whose = f'{len(calibration)} clips of {people} people of worlds that it knows, none of them trained on'
+        keep_delays(detector, delays_of(detector, calibration), whose)
     fit_recordings(detector, train, validation, calibration)
     return detector.cpu()
 

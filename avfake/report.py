@@ -257,6 +257,7 @@ def judged_report(
         faces=row.get('faces', 1),
         differs=differs,
         parts=part_p_values(detector, score),
+        delays_of=detector.metadata.get('known_delays', {}).get('whose', ''),
     )
     origin = provenance(detector, path, row, covered.length)
     about = _about(detector, row) | dict(

@@ -41,7 +41,8 @@ def reasons_why(
     lines = []
     for name, what in PARTS.items():
         p = None if verdict.differs else verdict.parts.get(name)
-        found = f'{strength(p)} (p = {p:.3f})' if p is not None else ''
+        among = f' among {verdict.delays_of}' if name == 'delay' and verdict.delays_of else ''
+        found = f'{strength(p)} (p = {p:.3f}{among})' if p is not None else ''
         if name == 'delay':
             found = f'{verdict.delay}; {found}' if found else verdict.delay
         if found:

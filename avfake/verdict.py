@@ -40,6 +40,7 @@ class Verdict:
     differs: list = ()  # in what the recording differs from those that the detector knows; empty where it is like them
     speaks: list = ()  # seconds in which this face fits the sound better than the others: (start, end)
     parts: dict = field(default_factory=dict)  # p-values of sound, picture and delay, where they are known
+    delays_of: str = ''  # which clips the delay was compared with, where they are not those of the calibration
 
     def __str__(self):
         if self.score is None:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TERMS', 'NOT_FOR', 'CONFIG', 'PER_PERSON', 'OUT_OF_STEP', 'ROUNDING', 'app', 'world_facts', 'left_out_results',
            'package', 'authentic_elsewhere', 'sound_line', 'parts_elsewhere', 'calibrate_elsewhere', 'found_elsewhere',
-           'delays_of', 'finish', 'make_detector', 'score_test_people', 'test_command', 'make_command']
+           'delays_of', 'finish', 'make_detector', 'score_rows', 'score_test_people', 'score_generated', 'test_command',
+           'generated_command', 'make_command']
 
 # %% ../nbs/82_packaged.ipynb #b16c513b
 import json
@@ -28,7 +29,7 @@ from .parts import PARTS, keep_delays, keep_parts, kept_parts
 from .preparation import Prepared, prepare
 from .stages import Clips
 from .stored_splits import split_hash
-from .worlds import Job, at_most, leave_out, read_job, read_world_table, read_worlds, run_job
+from .worlds import Job, at_most, leave_out, read_job, read_world, read_world_table, read_worlds, run_job
 
 # %% ../nbs/82_packaged.ipynb #f03409dc
 TERMS = (
@@ -233,14 +234,11 @@ def make_detector(
     return package(detector, known, read_world_table(table), scores, CONFIG, made, path=path)
 
 
-def score_test_people(
-    data_dir: Path | str,  # a data set whose test people were kept out, such as newsreaders
+def score_rows(
     detector: Detector,
-    cache_dir: Path | str | None = None,
+    clips: pd.DataFrame,  # rows of a manifest with their cache entries
 ) -> pd.DataFrame:  # group, identity, path, unfamiliar, and a column of scores an ablation
-    "Score the clips of one data set's test people; to be looked at once a detector."
-    prepared = prepare(data_dir, detector.cfg, cache_dir=cache_dir)
-    clips = pd.concat([prepared.usable('test', label) for label in (0, 1)])
+    "What the detector says of clips."
 
     def look(row):
         clip = open_clip(row.entry)
@@ -253,6 +251,31 @@ def score_test_people(
     return pd.DataFrame(map_clips(look, bar, detector.device))
 
 
+def score_test_people(
+    data_dir: Path | str,  # a data set whose test people were kept out, such as newsreaders
+    detector: Detector,
+    cache_dir: Path | str | None = None,
+) -> pd.DataFrame:  # as `score_rows`
+    "Score the clips of one data set's test people; to be looked at once a detector."
+    prepared = prepare(data_dir, detector.cfg, cache_dir=cache_dir)
+    return score_rows(detector, pd.concat([prepared.usable('test', label) for label in (0, 1)]))
+
+
+def score_generated(
+    data_dir: Path | str,  # holds the data sets
+    detector: Detector,
+    sets: tuple = ('wild', 'people'),  # that hold forgeries of public tools
+    cache_dir: Path | str | None = None,
+) -> pd.DataFrame:  # as `score_rows`, with a column `set`; the group is the tool
+    "Score what public tools made: none of it was trained on, though authentic clips of the same people were."
+    found = []
+    for name in sets:
+        manifest, table = read_world(Path(data_dir).expanduser() / name, detector.cfg, cache_dir=cache_dir)
+        forged = manifest[manifest.label == 1].merge(table[table.reason == ''], on='path')
+        found.append(score_rows(detector, forged).assign(set=name, group=forged.method.to_list()))
+    return pd.concat(found, ignore_index=True)
+
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -260,6 +283,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def test_command(data_dir: str, table: str):
     "Score the test people of a data set with the detector of the package."
     score_test_people(data_dir, load_detector()).to_csv(table, index=False, float_format='%.5g')
+
+
+@app.command('generated')
+def generated_command(data_dir: str, table: str):
+    "Score the forgeries of public tools in the data sets with the detector of the package."
+    score_generated(data_dir, load_detector()).to_csv(table, index=False, float_format='%.5g')
 
 
 @app.command('make')

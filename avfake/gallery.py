@@ -135,7 +135,9 @@ def write_table(
         names = {v.path: os.path.relpath(v.path, common) for v in shown_verdicts}
     rows = [dict(thumbnail=image, link=link, cells=table_cells(v, names[v.path])) for v, image, link in reports]
     shown = common if show_paths else ''
-    body = render('videos.html', title=title, counts=counts, common=shown, rows=rows, names=COLUMNS)
+    cautions = sorted({v.caution for v in shown_verdicts} - {''})
+    about = dict(counts=counts, cautions=cautions, common=shown)
+    body = render('videos.html', title=title, **about, rows=rows, names=COLUMNS)
     return write_page(path, title, body)
 
 

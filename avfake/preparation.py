@@ -81,6 +81,12 @@ class Prepared:
         "The layout that the user named, by which an evaluation has to read the folder."
         return self.report.layout if getattr(self.report, 'named', False) else None
 
+    def drawn(self) -> bool:
+        "The videos are the drawn heads of the demo."
+        from avfake.synthetic import is_demo  # takes two seconds, and few need it
+
+        return is_demo(self.data_dir)
+
     def manifest_hash(self) -> str:
         "A hash of which videos there are and what is known of them, whatever their split."
         return split_hash(self.manifest.assign(split=''))

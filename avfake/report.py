@@ -31,7 +31,7 @@ from .media import FPS
 from .pages import data_url, render, settings_text, write_page
 from .parts import kept_parts, marked_spans, part_p_values
 from .player import HELD_BYTES, Player, player_of
-from .provenance import provenance
+from .provenance import caution_of, provenance
 from .results import threshold_of
 from .sentences import HEADLINES, meaning_of, reasons_why, what_next
 from .verdict import ANOMALOUS, NO_ANOMALY, Verdict
@@ -96,8 +96,10 @@ class Report:
         v = self.verdict
         if v.score is None:
             texts = [v.reason.partition(': ')[2], v.remedy]
-            return [f'{text[:1].upper()}{text[1:]}.' for text in texts if text]
-        return meaning_of(v, self.threshold)
+            lines = [f'{text[:1].upper()}{text[1:]}.' for text in texts if text]
+        else:
+            lines = meaning_of(v, self.threshold)
+        return [v.caution, *lines] if v.caution else lines
 
     @property
     def limits(self) -> list[str]:
@@ -217,7 +219,8 @@ def rejected_report(
 ) -> Report:
     "Say why a face cannot be judged."
     reason = f'{error.reason}: {error.detail}'.rstrip(': ')
-    verdict = Verdict(str(path), reason=reason, face=row.get('face', 1), faces=row.get('faces', 1))
+    about = dict(face=row.get('face', 1), faces=row.get('faces', 1), caution=caution_of(detector))
+    verdict = Verdict(str(path), reason=reason, **about)
     origin = provenance(detector, path, row)
     return Report(verdict, origin, threshold, picture=_picture(row), **_about(detector, row))
 
@@ -258,6 +261,7 @@ def judged_report(
         differs=differs,
         parts=part_p_values(detector, score),
         delays_of=detector.metadata.get('known_delays', {}).get('whose', ''),
+        caution=caution_of(detector),
     )
     origin = provenance(detector, path, row, covered.length)
     about = _about(detector, row) | dict(

@@ -350,6 +350,7 @@ def write_trained(
         trained_on=trained_identities(manifest),
         trained_digests=trained_digests(manifest, digests),
         layout=prepared.named_layout(),
+        drawn=prepared.drawn(),
     )
     save_figure(plot_training_curves(history, chance=None), run.training_curves)
     with atomic_path(run.history) as temporary:

@@ -32,6 +32,7 @@ from .metadata import read_periods
 from .objectives import training_warnings
 from .plots import plot_training_curves
 from .preparation import Prepared
+from .provenance import caution_of
 from .recordings import recording_facts
 from .results import rows_of_split, threshold_of
 from .robustness import corrupted_scores, plot_robustness, robustness_table, run_of
@@ -230,7 +231,7 @@ def describe(
     seed: int,
 ) -> dict:
     "What went into an evaluation, so that it can be done again."
-    known = ('training', 'sentinels', 'training_clips')
+    known = ('training', 'sentinels', 'training_clips', 'drawn')
     return dict(
         seed=seed,
         manifest_hash=prepared.manifest_hash(),
@@ -311,7 +312,9 @@ def measure(
     metrics = evaluate_results(results, control, threshold, split, seed=seed, meta=what)
     metrics['warnings'] = audit_warnings(metrics) + training_warnings(detector.metadata.get('sentinels', {}))
     metrics['recordings'] = unfamiliar_share(rows, threshold)
-    metrics['notes'] += [*threshold_notes(threshold), *unfamiliar_notes(metrics['recordings']), *prepared.notes]
+    cautions = [line.removesuffix('.') for line in [caution_of(detector)] if line]
+    what_else = [*threshold_notes(threshold), *unfamiliar_notes(metrics['recordings']), *prepared.notes]
+    metrics['notes'] = [*cautions, *metrics['notes'], *what_else]
     found = Evaluation(results, metrics, scored, control)
     found.figures['Scores'] = plot_evaluation(results, metrics, examples(rows, scored))
     found.figures['Controls'] = plot_auc_by_group(metrics)

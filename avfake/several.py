@@ -207,7 +207,8 @@ class VideoReport:
         "What is to be known of several verdicts, in sentences."
         verdicts = self.verdicts
         judged = [v for v in verdicts if v.score is not None]
-        lines = [
+        lines = [v.caution for v in verdicts[:1] if v.caution]
+        lines += [
             f'{len(verdicts)} faces were seen, {len(judged)} judged, each by the seconds in which no other face speaks.'
         ]
         if found := [str(v.face) for v in judged if v.verdict == ANOMALOUS]:

@@ -41,13 +41,14 @@ class Verdict:
     speaks: list = ()  # seconds in which this face fits the sound better than the others: (start, end)
     parts: dict = field(default_factory=dict)  # p-values of sound, picture and delay, where they are known
     delays_of: str = ''  # which clips the delay was compared with, where they are not those of the calibration
+    caution: str = ''  # what has to be known of the detector, in a sentence
 
     def __str__(self):
         if self.score is None:
             remedy = f' ({self.remedy})' if self.remedy else ''
-            return f'{self.name}: {self.verdict}: {self.reason}{remedy}'
+            return ' '.join(filter(None, [f'{self.name}: {self.verdict}: {self.reason}{remedy}', self.caution]))
         left_out = say_not_judged(self.not_judged, self.length)
-        return ' '.join(filter(None, [self.finding, self.unlike, self.speaking, left_out, *self.notes]))
+        return ' '.join(filter(None, [self.finding, self.unlike, self.speaking, left_out, *self.notes, self.caution]))
 
     @property
     def unlike(self) -> str:

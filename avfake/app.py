@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FAULT', 'RESIZE', 'MISSING', 'LOOPBACK', 'Judged', 'Judge', 'Visit', 'Visits', 'text_url', 'message_html',
-           'table_html', 'report_html', 'import_gradio', 'handlers', 'teller', 'build', 'serve']
+           'table_html', 'report_html', 'import_gradio', 'handlers', 'teller', 'build', 'check_address', 'serve']
 
 # %% ../nbs/84c_app.ipynb #1df6bfee
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -309,6 +310,23 @@ def build(
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 
+def check_address(
+    host: str,  # name or address of this machine
+    port: int | None = None,  # None: whichever is free
+):
+    "Raise `ValueError` where this machine cannot answer."
+    if port is not None and not 0 < port < 2**16:
+        raise ValueError(f'--port {port}: a port is a number from 1 to 65535')
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just ended is no obstacle
+            probe.bind(address)
+    except OSError as error:
+        where = f'--host {host}' + (f' --port {port}' if port else '')
+        raise ValueError(f'{where}: cannot be used here ({error.strerror})') from None
+
+
 def serve(
     checkpoint: Path | str | None = None,  # a trained detector; None: the one of the package
     folder: Path | str | None = None,  # of videos on this machine that may be judged by name
@@ -319,17 +337,19 @@ def serve(
     share: bool = False,  # also a public address, through a server of Gradio's makers
     browser: bool = False,  # open it
 ):
-    "Serve the page until Ctrl-C; raises `RuntimeError` without Gradio, `ValueError` where `folder` is none."
+    """Serve the page until Ctrl-C; raises `RuntimeError` without Gradio, `ValueError` where `folder` is none or
+    the address cannot be used."""
     if folder is not None and not Path(folder).expanduser().is_dir():
         raise ValueError(f'{folder}: there is no such folder')
+    check_address(host, port)
     uploads = Uploads()
     try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         gr = import_gradio(uploads.arrivals)
         within = None if folder is None else Path(folder).expanduser()
         visits = Visits(Judge(load_detector(checkpoint), limits, false_alarm), uploads, within)
         page = build(gr, visits)
         _launch(page, limits, host, port, share, browser)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         while True:
             time.sleep(60)
             uploads.sweep()
@@ -344,7 +364,8 @@ def _launch(page, limits, host, port, share, browser):
     closed = dict(share=share, allowed_paths=[], show_error=False, enable_monitoring=False, mcp_server=False)
     looks = dict(css=render('app.css'), footer_links=[], run_history=False, ssr_mode=False, pwa=False, quiet=True)
     size = f'{limits.megabytes * MEGABYTE:.0f}b'
-    where = dict(server_name=host, server_port=port, inbrowser=browser)
+    name = f'[{host}]' if ':' in host else host  # of IPv6
+    where = dict(server_name=name, server_port=port, inbrowser=browser)
     try:
         _, address, public = page.launch(prevent_thread_lock=True, max_file_size=size, **where, **closed, **looks)
     except OSError as error:
@@ -355,6 +376,6 @@ def _launch(page, limits, host, port, share, browser):
     if public:
         print(f'avfake: and for everybody who has this address at {public}', flush=True)
     elif share:
-        print('avfake: a public address cannot be had from here', flush=True)
+        print('avfake: no public address could be had; the page answers as it does without --share', flush=True)
     if host not in LOOPBACK:
         print('avfake: everybody who reaches this machine can use it', flush=True)

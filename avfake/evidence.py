@@ -152,6 +152,7 @@ def plot_among_authentic(
     ax.set(xlim=(low - room, high + room), ylim=(0, 1), yticks=[], xlabel='anomaly score')
     ax.grid(axis='y', visible=False)
     style = dict(textcoords='offset points', fontsize=9, va='bottom')
+    style['bbox'] = dict(fc='white', ec='none', alpha=0.8, pad=0.5)  # over a line
     for text, x, y, colour in (('this video', score, 0.46, COLOURS[3]), ('threshold', threshold, 0.76, '.25')):
         right = x > (low + high) / 2
         ax.annotate(text, (x, y), (-5 if right else 5, 4), ha='right' if right else 'left', color=colour, **style)

@@ -151,7 +151,7 @@ def evaluation_body(
         summary=evaluation_lines(metrics),
         warnings=warnings,
         controls=[] if audit.removesuffix('.') in warnings else [audit],
-        notes=[note.removesuffix('.') for note in metrics['notes']],
+        notes=[note[:1].upper() + note[1:].removesuffix('.') for note in metrics['notes']],
         tables={heading: table_html(table) for heading, table in shown.items()},
         figures={heading: data_url(figure) for heading, figure in (figures or {}).items()},
         facts=evaluation_facts(metrics),

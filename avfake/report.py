@@ -70,7 +70,7 @@ class Report:
         "What was looked at, with what; the file by its name, unless its path is to be shown."
         path = Path(self.verdict.path)
         name = str(path) if self.show_paths else path.name
-        return {'judged on': self.date} | self.provenance | {'file': name}
+        return {'date': self.date} | self.provenance | {'file': name}
 
     def facts(
         self,

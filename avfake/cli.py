@@ -42,6 +42,7 @@ from avfake.options import (
     Faces,
     Looks,
     check_checkpoint,
+    checkpoint_or_packaged,
     read_settings,
 )
 from .terminal import name_others, print_verdicts, show_error, show_version
@@ -184,10 +185,10 @@ def evaluate(
     layout: str | None = LAYOUT,
     links: list[str] = LINKS,
     localisation: int = typer.Option(
-        0, '--localisation', metavar='N', show_default=False, help='Partly forged videos to make: 12, say.'
+        0, '--localisation', metavar='N', show_default=False, help='Partly forged videos of each kind: 12, say.'
     ),
     corrupted: int = typer.Option(
-        0, '--corrupted', metavar='N', show_default=False, help='Clips to corrupt in 80 ways: 12, say.'
+        0, '--corrupted', metavar='N', show_default=False, help='Clips of each kind to corrupt: 12, say.'
     ),
     controls: Looks = LOOKS,
 ):
@@ -195,12 +196,13 @@ def evaluate(
 
     The test split of the training data is written to the folder of the checkpoint. Of another folder all videos are
     judged; their evaluation is written to evaluations/NAME beside the checkpoint, unless --save_dir says otherwise (of
-    a second folder of that name: to NAME-HASH)."""
+    a second folder of that name: to NAME-HASH). Where nothing was trained, the detector of the package is evaluated."""
+    checkpoint = checkpoint_or_packaged(checkpoint)
     check_checkpoint(checkpoint)
     from avfake import run as job
     from avfake.checkpoint import load_detector
 
-    detector, trained = load_detector(checkpoint), job.Run.of(checkpoint)
+    detector, trained = load_detector(checkpoint), job.Run.of(checkpoint or 'results/package')
     sizes = (split, seed, max_videos_per_class, cache_dir, workers)
     extraction = dict(layout=layout, links=links, retry=retry, time_limit=time_limit, audio_track=audio_track)
     with (trained if save_dir is None else job.Run(save_dir)).claim():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bootstrap_groups', 'control_aucs', 'measure_groups', 'auc_unseen', 'measure_beside', 'sample_beside',
            'evaluation_notes', 'sample_notes', 'set_aside_notes', 'evaluate_results', 'controls_compared',
-           'audit_summary', 'control_findings', 'promise_warnings', 'audit_warnings']
+           'audit_summary', 'name_groups', 'control_findings', 'promise_warnings', 'audit_warnings']
 
 # %% ../nbs/61_evaluation.ipynb #00e39a57
 import math
@@ -279,6 +279,17 @@ def audit_summary(
     return text + (f' Not measured: {", ".join(missing)}.' if missing else '')
 
 
+def name_groups(
+    found: list[tuple[str, str]],  # name of a group, what was found
+    most: int = 3,  # that are named
+) -> str:
+    "Groups and what was found there; one that holds the same clips as one before it is not named again."
+    first = {what: name for name, what in reversed(found)}  # a category of one method, say
+    named = [f'{name} {what}' for name, what in found if first[what] == name]
+    more = len(named) - most
+    return ', '.join(named[:most]) + (f' and {more} more' if more > 0 else '')
+
+
 def control_findings(
     metrics: dict,  # from `evaluate_results`
     margin: float = 0.05,  # a control this close to the detector's AUC is reported, and an ablation that much better
@@ -297,7 +308,7 @@ def control_findings(
     def above(name, values, limits):
         detector, _ = beside(name)
         return [
-            f'{g[1]} {v:.2f} (detector {detector[g]:.2f})'
+            (g[1], f'{v:.2f} (detector {detector[g]:.2f})')
             for g, v in flat_groups(values).items()
             if None not in (v, detector.get(g)) and v > detector[g] + limits
         ]
@@ -305,20 +316,22 @@ def control_findings(
     findings = []
     for name, values in metrics['ablations'].items():
         if better := above(name, values, margin):
-            findings.append((name, f'{control_of(name).label} beats the whole detector: {", ".join(better)}'))
+            findings.append((name, f'{control_of(name).label} beats the whole detector: {name_groups(better)}'))
     for name, values in metrics['controls'].items():
         label = control_of(name).label
         _, chance = beside(name)
         if close := above(name, values, -margin):
-            text = f'{label} comes within {margin:.2f} of the detector, or beats it: {", ".join(close)}'
+            text = f'{label} comes within {margin:.2f} of the detector, or beats it: {name_groups(close)}'
             findings.append((name, text))
         high = [
-            f'{g[1]} {v:.2f}'
+            (g[1], f'{v:.2f}')
             for g, v in flat_groups(values).items()
             if v is not None and v > max(limit, chance.get(g, 0))  # what chance reaches says nothing
         ]
         if high:
-            text = f'{label} by itself separates the classes, the data leak (AUC above {limit:.2f}): {", ".join(high)}'
+            text = (
+                f'{label} by itself separates the classes, the data leak (AUC above {limit:.2f}): {name_groups(high)}'
+            )
             findings.append((name, text))
     return findings
 

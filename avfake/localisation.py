@@ -8,6 +8,7 @@ __all__ = ['IOUS', 'PARTLY', 'overlap', 'propose', 'Localised', 'segment_average
            'plot_localisation']
 
 # %% ../nbs/65_localisation.ipynb #2e995cf6
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from .cache import load_clip
 from .detector import Detector
+from .environment import announce
 from .forgeries import paste_mouth, swap_sound
 from .media import FPS, SAMPLES_PER_FRAME
 from .metrics import binary_metrics
@@ -215,11 +217,17 @@ def partly_forged(
 def localise(
     detector: Detector,
     videos: Iterable,  # (kind, identity, clip, periods), from `partly_forged`
+    n: int | None = None,  # videos, where that is known: then it is said how long they take
 ) -> dict:  # video -> Localised
     "The anomaly of partly forged videos over time."
     found = {}
-    bar = tqdm(videos, desc='localise', unit='clip', mininterval=5, leave=False)
+    first = 1 + len(PARTLY)  # one of each kind tells how long the others will take
+    begun = time.perf_counter()
+    bar = tqdm(videos, 'localise', n, unit='clip', mininterval=5, leave=False)
     for i, (kind, identity, clip, periods) in enumerate(bar):
+        if i == first and n:
+            minutes = (time.perf_counter() - begun) * n / first / 60
+            announce(f'{n} partly forged videos are made and scored: about {minutes:.1f} minutes')
         anomaly = -detector.score_clip(clip).frame_log_prob
         found[f'{i:05d} {identity}'] = Localised(kind, anomaly, periods, clip.start)
     return found

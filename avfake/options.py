@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DATA', 'SAVE', 'PRESET', 'EPOCHS', 'BATCH', 'RATE', 'MAX_VIDEOS', 'SEED', 'WORKERS', 'CACHE', 'RETRY',
-           'AUDIO_TRACK', 'TIME_LIMIT', 'FALSE_ALARM', 'LAYOUT', 'LINKS', 'DETECTOR', 'CHECKPOINT', 'LOOKS', 'Faces',
-           'Looks', 'read_settings', 'check_checkpoint']
+           'AUDIO_TRACK', 'TIME_LIMIT', 'FALSE_ALARM', 'LAYOUT', 'LINKS', 'DETECTOR', 'TRAINED', 'CHECKPOINT', 'LOOKS',
+           'Faces', 'Looks', 'read_settings', 'checkpoint_or_packaged', 'check_checkpoint']
 
 # %% ../nbs/84_options.ipynb #532a5f78
 from enum import Enum
@@ -41,12 +41,13 @@ FALSE_ALARM = typer.Option(0.05, '--false_alarm', min=0, max=1, metavar='X', hel
 LAYOUT = typer.Option(None, '--layout', metavar='NAME', help='plain, people, table, ... (default: detected).')
 LINKS = typer.Option([], '--links', metavar='DIR', help='Folder that links may lead to (repeatable).')
 DETECTOR = typer.Option('', '--checkpoint', metavar='FILE', help='Detector (default: the one in the package).')
+TRAINED = 'results/best_model.pth'  # as training leaves it
 CHECKPOINT = typer.Option(
-    'results/best_model.pth',
+    TRAINED,
     '--checkpoint',
     metavar='FILE',
     show_default=False,
-    help='Detector (default: results/best_model.pth).',
+    help=f'Detector (default: {TRAINED}).',
 )
 
 
@@ -78,6 +79,11 @@ def read_settings(context: typer.Context) -> dict:  # setting -> value
     known = [*flat_settings(RunConfig()), *(name for name in options if '-' not in name)]
     check_names(chosen, known, where)
     return chosen
+
+
+def checkpoint_or_packaged(path: str) -> str:  # '' for the detector of the package
+    "What is to be evaluated: the package's where nothing was trained and nothing else was named."
+    return '' if path == TRAINED and not Path(path).is_file() else path
 
 
 def check_checkpoint(path: str):

@@ -92,7 +92,9 @@ class Prepared:
         return split_hash(self.manifest.assign(split=''))
 
     def __str__(self):
-        lines = [str(self.report), '', split_table(self.manifest).to_string(), *self.notes]
+        table = split_table(self.manifest)
+        shown = ['', table.to_string()] if table.to_numpy().any() else []  # of a folder that was split
+        lines = [str(self.report), *shown, *self.notes]
         bad = rejected(self.table)
         if len(bad):
             lines += ['', f'{bad.videos.sum()} videos rejected:']

@@ -26,7 +26,7 @@ from .corruptions import CORRUPTIONS
 from .detector import Detector, map_clips
 from .evaluation import audit_warnings, evaluate_results
 from .evaluation_plots import plot_auc_by_group, plot_evaluation
-from .localisation import Localised, localisation_table, localise, partly_forged, plot_localisation
+from .localisation import PARTLY, Localised, localisation_table, localise, partly_forged, plot_localisation
 from .media import FPS
 from .metadata import read_periods
 from .objectives import training_warnings
@@ -188,7 +188,8 @@ def localise_clips(
     if not (rows.periods != '').any():
         if (entries.source.value_counts() > 1).sum() < 2:
             return {}
-        return localise(detector, partly_forged(entries.entry.tolist(), entries.source.tolist(), n, seed=seed))
+        videos = partly_forged(entries.entry.tolist(), entries.source.tolist(), n, seed=seed)
+        return localise(detector, videos, n * (1 + len(PARTLY)))
     localised = {}
     for row in rows[(rows.label == 0) | (rows.periods != '')].itertuples():
         kind = 'authentic' if row.label == 0 else row.category

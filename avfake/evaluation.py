@@ -280,12 +280,12 @@ def audit_summary(
 
 
 def name_groups(
-    found: list[tuple[str, str]],  # name of a group, what was found
+    found: list[tuple[str, float, str]],  # name of a group, its value, the same in words
     most: int = 3,  # that are named
 ) -> str:
     "Groups and what was found there; one that holds the same clips as one before it is not named again."
-    first = {what: name for name, what in reversed(found)}  # a category of one method, say
-    named = [f'{name} {what}' for name, what in found if first[what] == name]
+    first = {value: name for name, value, _ in reversed(found)}  # a category of one method, say
+    named = [f'{name} {words}' for name, value, words in found if first[value] == name]
     more = len(named) - most
     return ', '.join(named[:most]) + (f' and {more} more' if more > 0 else '')
 
@@ -308,7 +308,7 @@ def control_findings(
     def above(name, values, limits):
         detector, _ = beside(name)
         return [
-            (g[1], f'{v:.2f} (detector {detector[g]:.2f})')
+            (g[1], v, f'{v:.2f} (detector {detector[g]:.2f})')
             for g, v in flat_groups(values).items()
             if None not in (v, detector.get(g)) and v > detector[g] + limits
         ]
@@ -324,7 +324,7 @@ def control_findings(
             text = f'{label} comes within {margin:.2f} of the detector, or beats it: {name_groups(close)}'
             findings.append((name, text))
         high = [
-            (g[1], f'{v:.2f}')
+            (g[1], v, f'{v:.2f}')
             for g, v in flat_groups(values).items()
             if v is not None and v > max(limit, chance.get(g, 0))  # what chance reaches says nothing
         ]

@@ -42,6 +42,7 @@ class Size:
     forged: float = 1.0  # times as many forged clips as FakeAVCeleb has
     lavdf: float = 1.0  # times as many clips as LAV-DF has
     sample: int = 200  # clips that are extracted and scored, for all
+    windows: int = 0  # of a clip in the epoch of stage one; 0: as many as training takes
     seconds: tuple = (1.5, 2.0)  # shortest and longest clip
 
     def __post_init__(self):

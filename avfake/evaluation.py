@@ -48,7 +48,7 @@ def bootstrap_groups(
     def measure(group):
         both = [*authentic.index, *group.index.intersection(scored.index)]
         label, score = scored.label[both].to_numpy(), scored.score[both].to_numpy()
-        return weighted_metrics(label, score, times[:, who[both]], threshold, wanted)
+        return weighted_metrics(label, score, times, threshold, wanted, columns=who[both])
 
     return by_groups(rows[rows.label == 1], measure)
 

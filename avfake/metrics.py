@@ -72,6 +72,7 @@ def curve_blocks(
     weights: np.ndarray | None = None,  # [W, N] how often each clip counts; None: each once, as one weighting
     threshold: float | None = None,  # a clip is called anomalous when its score is above
     size: int = 200_000,  # numbers in a block: what a cache holds
+    columns: np.ndarray | None = None,  # [N] each clip's column in `weights`, where clips share some; None: its own
 ):  # yields `Curves`, each of some of the weightings
     "Curves of many weightings, in blocks that fit into memory"
     label, score = np.asarray(label), np.asarray(score, dtype=float)
@@ -81,9 +82,10 @@ def curve_blocks(
     ranked, forged = score[order], label[order] == 1
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)])  # the last clip of each score
     above = None if threshold is None else int((ranked[last] > threshold).sum())
+    column = order if columns is None else np.asarray(columns)[order]
     rows = max(1, size // max(len(order), 1))
     for start in range(0, len(weights), rows):
-        w = weights[start : start + rows][:, order].astype(float)
+        w = weights[start : start + rows][:, column].astype(float)
         sides = (np.cumsum(w * side, axis=1)[:, last] for side in (~forged, forged))
         yield Curves(ranked[last], *(np.pad(s, ((0, 0), (1, 0))) for s in sides), above)
 
@@ -193,12 +195,13 @@ def weighted_metrics(
     weights: np.ndarray | None = None,  # [W, N] how often each clip counts; None: each once, as one weighting
     threshold: float | None = None,  # without one the metrics that need it are not measured
     metrics: list[Metric] = METRICS,
+    columns: np.ndarray | None = None,  # [N] each clip's column in `weights`; None: its own
 ) -> dict:  # metric -> [W], NaN where it is undefined
     "Every metric for many weightings of the same clips"
     wanted = [m for m in metrics if threshold is not None or not m.at_threshold]
     values = {m.name: [np.empty(0)] for m in wanted}
     with np.errstate(invalid='ignore', divide='ignore'):
-        for c in curve_blocks(label, score, weights, threshold):
+        for c in curve_blocks(label, score, weights, threshold, columns=columns):
             lacking = (c.authentic == 0) | (c.forged == 0)
             for m in wanted:
                 measured = m.measure(c)
@@ -258,4 +261,4 @@ def bootstrap_auc(
     if times.shape[1] < 2:
         return None
     only = [m for m in METRICS if m.name == 'auc']
-    return interval(weighted_metrics(label[kept], score[kept], times[:, who], metrics=only)['auc'])
+    return interval(weighted_metrics(label[kept], score[kept], times, metrics=only, columns=who)['auc'])

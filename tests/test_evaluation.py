@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from avfake.conformal import threshold_at
-from avfake.evaluation import audit_summary, audit_warnings, evaluate_results
+from avfake.evaluation import audit_summary, audit_warnings, bootstrap_groups, evaluate_results
 from avfake.metrics import binary_metrics
 from avfake.results import (
     SIMULATED,
@@ -224,3 +225,13 @@ def test_the_threshold_of_a_detector_says_which_clips_it_rests_on(metadata, word
     assert threshold.n_identities == 40
     assert words in ' '.join(threshold.caveats)
     assert len(threshold.caveats) == 1 + bool(words)
+
+
+def test_intervals_of_many_rows_take_no_memory_for_each_row_and_draw():
+    table = simulate_results(n_identities=50, clips=120)
+    rows = table[table.split == 'test']
+    tracemalloc.start()
+    bootstrap_groups(rows, n=300)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300 * len(rows) * 8 / 2

@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 TEST_WORKERS ?= 3
 
 # Set by the user of `make run`; exported, so that a recipe sees them as shell variables and any character survives.
-export OUT DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS LAYOUT SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST
+export OUT DATA_DIR SAVE_DIR PRESET EPOCHS BATCH_SIZE LEARNING_RATE MAX_VIDEOS_PER_CLASS LAYOUT SEED RUN_NAME PYTHON VIDEO CHECKPOINT ONLY LONGEST REHEARSAL_DIR
 
 # Threads that spin while they wait slow down another process on the same cores several times over; sleeping costs a tenth.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help docs install check-data-dir app run bench detector gpu gpu-pack gpu-worlds test test-reliability lab format export clean-notebooks readme prepare constraints clean force
+.PHONY: help docs install check-data-dir app run bench detector gpu gpu-pack gpu-worlds rehearsal test test-reliability lab format export clean-notebooks readme prepare constraints clean force
 
 help:  ## Say what can be made
 	@echo 'make TARGET [VARIABLE=value ...]'; echo
@@ -26,6 +26,7 @@ help:  ## Say what can be made
 	@echo '  SAVE_DIR=results PRESET=small|full EPOCHS= BATCH_SIZE= LEARNING_RATE= MAX_VIDEOS_PER_CLASS= LAYOUT= SEED='
 	@echo '  RUN_NAME=  name of the executed notebook in papermill_runs/ (otherwise from the data, the preset and the time)'
 	@echo 'make bench takes DATA_DIR=, VIDEO= (a talking face), CHECKPOINT=, ONLY=preparation,windows,training,rate,scoring,stride,desk,growth, LONGEST= seconds'
+	@echo 'make rehearsal takes REHEARSAL_DIR=  where the sets are made (2 GB, otherwise in the cache folder of the user), OUT=nbs/benchmarks'
 	@echo 'TORCH_BACKEND=cpu|cu130|...  which build of torch to install (otherwise cpu where no NVIDIA card is seen and it can be had)'
 	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=3  tests that run at once (some of them wait: one more than cores)'
 
@@ -175,6 +176,9 @@ gpu:  ## Measure this machine's GPU in 8 minutes into OUT=nbs/benchmarks/; needs
 	  export PYTHONPATH="$$PWD/gpu_site/packages:$$PWD"; \
 	fi; \
 	"$$python" -m avfake.gpu measure gpu_pack "$${OUT:-nbs/benchmarks}" --seconds 450
+
+rehearsal: $(READY)  ## Go through all stages at the size of FakeAVCeleb and LAV-DF, on made clips (1-2 hours); goes on where it stopped
+	@$(PY) -m avfake.rehearsal run --folder "$$REHEARSAL_DIR" --out "$${OUT:-nbs/benchmarks}"
 
 test: $(READY)  ## Run every notebook and the tests in tests/, each a counted pytest case
 	@$(PY) -m pytest tests -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)

@@ -66,7 +66,7 @@ STAGES = [
     Stage(LAVDF, 'stage two', stages_.stage_two_repeated),
     Stage(LAVDF, 'evaluation', stages_.evaluate, True),
 ]
-POLL = 0.2  # seconds between two looks at the memory
+POLL = 0.5  # seconds between two looks at the memory
 
 
 def memory(process: psutil.Process) -> float:  # MiB
@@ -92,7 +92,8 @@ def end(process: psutil.Process):
             one.terminate()
     _, alive = psutil.wait_procs(family, timeout=5)
     for one in alive:
-        one.kill()
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def watch(command: list[str], log: Path) -> float:  # MiB at most

@@ -250,13 +250,23 @@ def _person(path):
     return next(iter(numbered + of_lrs3), None)
 
 # %% ../nbs/22_metadata.ipynb #31e68bf1
+_FIELDS = frozenset(
+    'file original split audio_model modify_type modify_video modify_audio fake_periods fake_segments'.split()
+)
+
+
+def _known_fields(pairs):  # of an entry, as it is parsed: every word with its time would take a gigabyte
+    return {name: value for name, value in pairs if name in _FIELDS}
+
+
 def read_segments(
     path: Path,  # metadata.json of LAV-DF, or train_metadata.json or val_metadata.json of AV-Deepfake1M
     report: IndexReport,  # its counts go up
 ) -> pd.DataFrame:  # key (the file as the entry names it), source, target, method, category, split, periods
     "The well-formed entries as they stand, duplicates included; raises `ValueError` if it is no list of objects."
     try:
-        entries = json.loads(Path(path).read_text(encoding='utf-8-sig', errors='replace'))
+        text = Path(path).read_text(encoding='utf-8-sig', errors='replace')
+        entries = json.loads(text, object_pairs_hook=_known_fields)
     except (ValueError, RecursionError) as e:
         raise ValueError(f'{path}: not JSON ({e})') from e
     if not isinstance(entries, list) or entries and not any(isinstance(o, dict) for o in entries):

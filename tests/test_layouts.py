@@ -1,6 +1,7 @@
 """Which clips a folder's names make authentic: never more than the names say. A further layout is one line."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from avfake import layouts
 from avfake.class_names import class_of_name
 from avfake.layouts import Layout, index_videos
-from avfake.metadata import AUTHENTIC, TYPES
+from avfake.metadata import AUTHENTIC, TYPES, IndexReport, read_segments
 
 UNCLEAR = [
     'real_time_deepfakes',
@@ -143,3 +144,19 @@ def test_each_layout_is_found(tmp_path):
     (tmp_path / 'c' / 'train_metadata.json').write_text(json.dumps([av1m]))
     found = [index_videos(tmp_path / name)[1].layout for name in 'abcd']
     assert found == ['FakeAVCeleb', 'LAV-DF', 'AV-Deepfake1M', 'plain']
+
+
+def test_words_with_their_times_take_no_memory(tmp_path):
+    "LAV-DF's metadata hold every word of 136,304 clips: as Python objects they would take ten times their text."
+    words = [[f'word{i}', round(0.4 * i, 3), round(0.4 * i + 0.3, 3)] for i in range(200)]
+    known = dict(modify_video=False, modify_audio=True, split='train', original=None)
+    entries = [dict(file=f'{i:06d}.mp4', fake_periods=[[1.5, 2.25]], timestamps=words, **known) for i in range(1000)]
+    path = tmp_path / 'metadata.json'
+    path.write_text(json.dumps(entries))
+    tracemalloc.start()
+    rows = read_segments(path, IndexReport())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rows) == 1000
+    assert set(rows.periods) == {'1.5-2.25'}
+    assert peak < 4 * path.stat().st_size

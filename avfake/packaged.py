@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TERMS', 'NOT_FOR', 'CONFIG', 'PER_PERSON', 'OUT_OF_STEP', 'ROUNDING', 'app', 'world_facts', 'left_out_results',
-           'package', 'authentic_elsewhere', 'sound_line', 'parts_elsewhere', 'calibrate_elsewhere', 'found_elsewhere',
-           'delays_of', 'finish', 'make_detector', 'score_rows', 'score_test_people', 'score_generated', 'test_command',
-           'generated_command', 'make_command']
+           'generated_results', 'package', 'authentic_elsewhere', 'sound_line', 'parts_elsewhere',
+           'calibrate_elsewhere', 'found_elsewhere', 'delays_of', 'finish', 'make_detector', 'score_rows',
+           'score_test_people', 'score_generated', 'test_command', 'generated_command', 'make_command']
 
 # %% ../nbs/82_packaged.ipynb #b16c513b
 import json
@@ -27,6 +27,7 @@ from .fitting import fit_recordings, record_fit
 from .identities import trained_digests, trained_identities
 from .parts import PARTS, keep_delays, keep_parts, kept_parts
 from .preparation import Prepared, prepare
+from .results import threshold_of
 from .stages import Clips
 from .stored_splits import split_hash
 from .worlds import Job, at_most, leave_out, read_job, read_world, read_world_table, read_worlds, run_job
@@ -62,6 +63,19 @@ def left_out_results(
     return json.loads(rows[columns].round(3).to_json(orient='records'))
 
 
+def generated_results(
+    generated: pd.DataFrame,  # from `score_generated`
+    threshold: float,
+) -> list[dict]:  # kind, clips, judged, called
+    "How much of what public tools made is called anomalous; recordings unlike those that the detector knows are not judged."
+    spoken = generated.group.str.contains('dub|voice|tts|av2av')
+    kind = spoken.map({True: 'dubbing and cloned voices', False: 'generated heads and lip-sync'})
+    judged = ~generated.unfamiliar.astype(bool)
+    facts = pd.DataFrame(dict(kind=kind, judged=judged, called=judged & (generated.detector > threshold)))
+    found = facts.groupby('kind').agg(clips=('judged', 'size'), judged=('judged', 'sum'), called=('called', 'sum'))
+    return found.reset_index().to_dict('records')
+
+
 def package(
     detector: Detector,  # from `run_job` with the fold 'none'
     prepared: Prepared,  # what it was trained on, from `leave_out` without worlds
@@ -69,6 +83,7 @@ def package(
     scores: pd.DataFrame,  # clips of the worlds left out
     config: str,  # its configuration
     made: dict,  # commit, device, epochs
+    generated: pd.DataFrame,  # from `score_generated`
     seed: int = 0,
     path: Path | str = PACKAGED,
 ) -> Path:
@@ -79,6 +94,7 @@ def package(
         worlds=world_facts(prepared),
         left_out=left_out_results(table, config),
         called_anomalous=found_elsewhere(scores, config).round(3).reset_index(names='fold').to_dict('records'),
+        generated=generated_results(generated, threshold_of(detector, 0.05).value),
         terms=TERMS,
         not_for=NOT_FOR,
         **made,
@@ -231,7 +247,9 @@ def make_detector(
     detector = finish(read_job(Path(save_dir) / f'{job.name}.pt'), known, scores)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
     made = dict(commit=commit(), device=device)
-    return package(detector, known, read_world_table(table), scores, CONFIG, made, path=path)
+    generated = score_generated(data_dir, detector)
+    generated.to_csv(Path(table).with_name('packaged_generated.csv'), index=False, float_format='%.5g')
+    return package(detector, known, read_world_table(table), scores, CONFIG, made, generated, path=path)
 
 
 def score_rows(

@@ -30,6 +30,7 @@ OTHER_PAGES = ('CHANGELOG.md', 'CONTRIBUTING.md')
 STYLE = """
 .md-typeset table:not([class]) { display: table; font-size: .68rem; }
 .md-typeset__table { width: 100%; overflow-x: auto; }
+.md-typeset table.dataframe { display: block; overflow-x: auto; font-size: .68rem; }
 .md-typeset img { max-width: 100%; }
 .md-grid { max-width: 76rem; }
 """

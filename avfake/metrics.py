@@ -205,7 +205,10 @@ def weighted_metrics(
             lacking = (c.authentic == 0) | (c.forged == 0)
             for m in wanted:
                 measured = m.measure(c)
-                values[m.name].append(measured if m.one_sided else np.where(lacking, np.nan, measured))
+                undefined = lacking & (not m.one_sided)
+                values[m.name].append(
+                    np.where(undefined, np.nan, measured)
+                )  # never a view, which would keep its curves
     return {name: np.concatenate(blocks) for name, blocks in values.items()}
 
 

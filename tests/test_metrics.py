@@ -164,7 +164,7 @@ def test_adding_a_metric_touches_one_place():
 
 def test_draws_of_people_take_no_memory_for_each_clip():
     "A row of weights a draw and a clip would take 3 GB for a set as large as LAV-DF."
-    label, score = drawn(0, n=20_000)
+    label, score = drawn(0, n=20_000, digits=9)
     who, times = draw_identities(np.arange(20_000) % 50, n=1000)
     expected = weighted_metrics(label, score, times[:5, who], threshold=0.4)
     tracemalloc.start()

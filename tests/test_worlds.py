@@ -181,7 +181,7 @@ def test_its_card_says_what_it_is_worth():
     for words in (
         'It has never seen a forgery',
         'newsreaders',
-        'other words of the same voice',
+        'other words of the same person',
         'research only',
         'commit',
     ):

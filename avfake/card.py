@@ -10,7 +10,7 @@ import pandas as pd
 
 from .detector import Detector
 from .forgeries import FORGERIES, forgery_label
-from .known_errors import HARDLY_FOUND
+from .known_errors import hardly_found
 
 # %% ../nbs/81b_card.ipynb #d4a6cc5a
 SOURCES = {
@@ -109,7 +109,7 @@ def card_of(
         'At the threshold that the other worlds set for 5% of authentic clips. A false alarm is an authentic clip '
         'that is called anomalous. (Left aside: AVSpeech and one film, whose sound is out of step.)',
         error_table(called),
-        HARDLY_FOUND,
+        hardly_found(card),
         f'The threshold of this detector comes from {len(detector.calibration)} authentic clips of {people} people, '
         'each scored by a detector that did not know its world.',
         '## When it gives no verdict',

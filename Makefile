@@ -25,7 +25,7 @@ help:  ## Say what can be made
 	@echo 'make run DATA_DIR=/path/to/videos trains and evaluates on your own videos instead of the demo. It also takes'
 	@echo '  SAVE_DIR=results PRESET=small|full EPOCHS= BATCH_SIZE= LEARNING_RATE= MAX_VIDEOS_PER_CLASS= LAYOUT= SEED='
 	@echo '  RUN_NAME=  name of the executed notebook in papermill_runs/ (otherwise from the data, the preset and the time)'
-	@echo 'make bench takes DATA_DIR=, VIDEO= (a talking face), CHECKPOINT=, ONLY=preparation,windows,training,rate,scoring,stride,desk,growth, LONGEST= seconds'
+	@echo 'make bench takes DATA_DIR=, VIDEO= (a talking face), CHECKPOINT=, ONLY=preparation,windows,training,busy,rate,scoring,stride,desk,growth, LONGEST= seconds'
 	@echo 'make rehearsal takes REHEARSAL_DIR=  where the sets are made (2 GB, otherwise in the cache folder of the user), OUT=nbs/benchmarks'
 	@echo 'TORCH_BACKEND=cpu|cu130|...  which build of torch to install (otherwise cpu where no NVIDIA card is seen and it can be had)'
 	@echo 'PYTHON=python3.11  the interpreter for a new .venv;  TEST_WORKERS=3  tests that run at once (some of them wait: one more than cores)'

@@ -256,7 +256,8 @@ _FIELDS = frozenset(
 
 
 def _known_fields(pairs):  # of an entry, as it is parsed: every word with its time would take a gigabyte
-    return {name: value for name, value in pairs if name in _FIELDS}
+    fields = dict(pairs)
+    return {name: fields[name] for name in fields.keys() & _FIELDS} if 'file' in fields else fields
 
 
 def read_segments(

@@ -67,7 +67,7 @@ def generated_results(
     generated: pd.DataFrame,  # from `score_generated`
     threshold: float,
 ) -> list[dict]:  # kind, clips, judged, called
-    "How much of what public tools made is called anomalous; recordings unlike those that the detector knows are not judged."
+    "How much of what public tools made is called anomalous; what is unlike the recordings it knows is not judged."
     spoken = generated.group.str.contains('dub|voice|tts|av2av')
     kind = spoken.map({True: 'dubbing and cloned voices', False: 'generated heads and lip-sync'})
     judged = ~generated.unfamiliar.astype(bool)

@@ -9,7 +9,6 @@ __all__ = ['FAKEAVCELEB', 'LAVDF', 'Done', 'keep', 'kept', 'draw', 'make_first',
            'simulated_scores', 'evaluate']
 
 # %% ../nbs/87c_rehearsal_stages.ipynb #2bcb56c7
-import pickle
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate.utils import set_seed
 
 from . import fitting
@@ -56,13 +56,14 @@ class Done:
 
 def keep(folder: Path, name: str, what):
     "Leave something for the stages to come."
-    with atomic_path(Path(folder) / 'kept' / f'{name}.pickle') as temporary:
-        temporary.write_bytes(pickle.dumps(what))
+    with atomic_path(Path(folder) / 'kept' / f'{name}.pt') as temporary:
+        torch.save(what if isinstance(what, list) else what.astype(object).to_dict('list'), temporary)
 
 
 def kept(folder: Path, name: str):
     "What a stage left."
-    return pickle.loads((Path(folder) / 'kept' / f'{name}.pickle').read_bytes())
+    what = torch.load(Path(folder) / 'kept' / f'{name}.pt', weights_only=True)
+    return what if isinstance(what, list) else pd.DataFrame(what)
 
 
 def draw(folder: Path) -> Done:

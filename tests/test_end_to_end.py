@@ -21,6 +21,7 @@ from test_notebooks import needs_run, papermill, run
 
 from avfake.media import FPS, SAMPLE_RATE, read_audio, stream_frames
 from avfake.metadata import TYPES
+from avfake.provenance import DRAWN_ONLY
 from avfake.synthetic import make_demo
 from avfake.video import write_video
 
@@ -278,6 +279,8 @@ def test_score(finished):
     assert output.splitlines()[-1].endswith('one.html') and '<video' in (finished / 'one.html').read_text()
     assert len(verdict) == 1
     assert 'ANOMALOUS (score' in verdict[0] or 'no anomaly found (score' in verdict[0]
+    for text in (output, (finished / 'one.html').read_text(), (finished / 'out' / 'results.html').read_text()):
+        assert DRAWN_ONLY in text  # it was trained on the demo's heads
 
 
 def test_score_with_bad_files(finished):

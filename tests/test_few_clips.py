@@ -82,8 +82,10 @@ def test_a_warning_is_one_line_and_comes_once(prepared, tmp_path):
     "It came twice, each time with a line of the program's text."
     code = 'from avfake.cli import main; main()'
     here = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    settings = '--epochs 1 --density_epochs 1 --windows_per_clip 1 --workers 0 --save_dir run --cache_dir cache'
-    command = [sys.executable, '-c', code, 'train', '--data_dir', str(prepared.data_dir), *settings.split()]
+    settings = '--epochs 1 --density_epochs 1 --windows_per_clip 1 --workers 0 --save_dir run'
+    small = '--ar_layers 1 --vis_transformer_layers 1 --aud_transformer_layers 1'
+    places = ['--data_dir', str(prepared.data_dir), '--cache_dir', str(prepared.data_dir.parent / 'cache')]
+    command = [sys.executable, '-c', code, 'train', *places, *settings.split(), *small.split()]
     done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count('avfake: warning: 5 authentic clips leave none for calibration') == 1

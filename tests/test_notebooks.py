@@ -135,7 +135,7 @@ def test_notebook(notebook, cell_server):
 
 
 @pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
-@pytest.mark.parametrize('name', ['19_synthetic'])
+@pytest.mark.parametrize('name', ['19_synthetic', '87d_rehearsal'])
 def test_slow_cells(name, cell_server):
     "The cells marked `#| slow` too, of notebooks whose other cells need no more than the package."
     status, output = cell_server.run(ROOT / 'nbs' / f'{name}.ipynb', slow=True)

@@ -83,7 +83,7 @@ def test_a_warning_is_one_line_and_comes_once(prepared, tmp_path):
     code = 'from avfake.cli import main; main()'
     here = {**os.environ, 'PYTHONPATH': str(ROOT)}
     settings = '--epochs 1 --density_epochs 1 --windows_per_clip 1 --workers 0 --save_dir run'
-    small = '--ar_layers 1 --vis_transformer_layers 1 --aud_transformer_layers 1'
+    small = '--ar_layers 1 --vis_transformer_layers 2 --aud_transformer_layers 2'
     places = ['--data_dir', str(prepared.data_dir), '--cache_dir', str(prepared.data_dir.parent / 'cache')]
     command = [sys.executable, '-c', code, 'train', *places, *settings.split(), *small.split()]
     done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)

@@ -122,18 +122,16 @@ def score_table(
     looked = usable if judged == 'all' else usable[usable.split == judged]
     chosen = control_sample(looked, len(looked) if sampled is None else sampled, seed)
     stored = StoredScores(work_dir, scores_depend_on(detector, controls) if work_dir else '')
+    before = dict(stored.found)
     found = {}
 
     def score(row):
         looks = 'all' if row.path in chosen else 'cheap' if judged in ('all', row.split) else 'none'
-        return score_once(detector, row.entry, controls, looks, before.get(Path(row.entry).name))
+        return row, score_once(detector, row.entry, controls, looks, before.get(Path(row.entry).name))
 
-    before = dict(stored.found)
-    scored = map_clips(score, usable.itertuples(), detector.device)
+    done = map_clips(score, usable.itertuples(), detector.device)
     try:
-        for row, measured in zip(
-            usable.itertuples(), tqdm(scored, total=len(usable), desc='score', unit='clip', mininterval=5)
-        ):
+        for row, measured in tqdm(done, total=len(usable), desc='score', unit='clip', mininterval=5):
             found[row.path] = measured
             name = Path(row.entry).name
             if measured is not before.get(name):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['HUB_NAME', 'WIDTH', 'HEADS', 'MELS', 'POSITIONS', 'LAYERS', 'PACKAGES', 'PACKAGED_SHA256', 'PARTS', 'NO_WEIGHTS',
-           'FIRST_LAYERS', 'STRETCH', 'AROUND', 'WhisperEncoder', 'whisper_mel', 'packaged_bytes', 'read_ctranslate2',
-           'from_ctranslate2', 'from_hub', 'save_first_layers', 'whisper_state', 'load_whisper', 'WhisperFeatures']
+           'FIRST_LAYERS', 'STRETCH', 'AROUND', 'WhisperEncoder', 'whisper_log_power', 'whisper_mel', 'packaged_bytes',
+           'read_ctranslate2', 'from_ctranslate2', 'from_hub', 'save_first_layers', 'whisper_state', 'load_whisper',
+           'WhisperFeatures']
 
 # %% ../nbs/43_whisper.ipynb #0d8d67e9
 import hashlib
@@ -73,13 +74,20 @@ def _filters():
     )
 
 
+def whisper_log_power(
+    samples: Tensor,  # [N] float32 at 16 kHz
+) -> Tensor:  # [80, N / 160]
+    "log10 of the power in each mel band, at least -10."
+    spectrum = torch.stft(samples, 400, 160, window=torch.hann_window(400), return_complex=True)
+    power = spectrum[:, :-1].abs().square()
+    return (_filters().T @ power).clamp(min=1e-10).log10()
+
+
 def whisper_mel(
     samples: Tensor,  # [N] float32 at 16 kHz
 ) -> Tensor:  # [80, N / 160]
     "Log-mel as Whisper was trained on it."
-    spectrum = torch.stft(samples, 400, 160, window=torch.hann_window(400), return_complex=True)
-    power = spectrum[:, :-1].abs().square()
-    log = (_filters().T @ power).clamp(min=1e-10).log10()
+    log = whisper_log_power(samples)
     return (torch.maximum(log, log.max() - 8) + 4) / 4
 
 # %% ../nbs/43_whisper.ipynb #bebb50ff

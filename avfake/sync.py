@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .config import check_ranges, configuration
 from .data import clip_windows
-from .encoders import AudioEncoder, VisualEncoder
+from .encoder_base import AudioEncoder, VisualEncoder
 from .windows import Readers
 
 # %% ../nbs/46_sync.ipynb #43635dbd

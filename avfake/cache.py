@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .faces import MouthConfig
+from .faces import LOWER_FACE, MouthConfig
 from .files import atomic_path
 from .media import FPS, SAMPLES_PER_FRAME
 from .mouth import MouthClip
@@ -26,7 +26,7 @@ from .mouth import MouthClip
 # %% ../nbs/33_cache.ipynb #72a094d6
 DETECTED = 1  # bits of what is stored of a face in each frame
 KNOWN = 2
-CACHE_VERSION = 7  # of the entries' format and of what they hold: raise it when either changes
+CACHE_VERSION = 8  # of the entries' format and of what they hold: raise it when either changes
 MAX_SECONDS = 9000.0  # two and a half hours: a longer video is rejected
 PCM_SCALE = 2**14  # decoded sound may exceed 1: samples are kept with headroom for +-2
 
@@ -71,6 +71,7 @@ def _write_piece(z, name, piece, quality):
     z.writestr(zipfile.ZipInfo(f'{name}.places'), places.tobytes())
     flags = DETECTED * piece.face_detected.astype(np.uint8) + KNOWN * piece.mouth_known.astype(np.uint8)
     z.writestr(zipfile.ZipInfo(f'{name}.face'), flags.tobytes())
+    z.writestr(zipfile.ZipInfo(f'{name}.landmarks'), piece.landmarks.astype('<f2').tobytes())
     z.writestr(zipfile.ZipInfo(f'{name}.pcm'), pcm.tobytes(), zipfile.ZIP_DEFLATED)
 
 
@@ -146,6 +147,11 @@ def _read_pcm(z, name, n, a, b):
 def _read_flags(z, name, n, a, b):
     return _member(z, f'{name}.face', np.uint8, n)[a:b]
 
+
+def _read_landmarks(z, name, n, a, b):
+    shape = len(LOWER_FACE), 3
+    return _member(z, f'{name}.landmarks', '<f2', n * np.prod(shape)).reshape(n, *shape)[a:b]
+
 # %% ../nbs/33_cache.ipynb #e2fefade
 def as_float(
     audio: np.ndarray,  # [N] samples as `StoredClip.pcm` gives them; or floats, which stay as they are
@@ -209,6 +215,10 @@ class StoredClip:
     def face_detected(self, start: int | None = None, stop: int | None = None) -> np.ndarray:  # [n] bool
         "In which frames the face was found."
         return (self._read(start, stop, _read_flags, np.zeros(0, np.uint8)) & DETECTED) > 0
+
+    def landmarks(self, start: int | None = None, stop: int | None = None) -> np.ndarray:  # [n, 58, 3] float16
+        "Lips, jaw and cheeks in the face's own coordinates; NaN where they are unknown."
+        return self._read(start, stop, _read_landmarks, np.zeros((0, len(LOWER_FACE), 3), np.float16))
 
     def mouth_known(self, start: int | None = None, stop: int | None = None) -> np.ndarray:  # [n] bool
         "In which frames the place of the mouth is known; in the others the crop is black."
@@ -278,4 +288,4 @@ def load_clip(
 ) -> MouthClip:
     "The whole clip in memory."
     clip = open_clip(entry)
-    return MouthClip(clip.frames(), clip.audio(), clip.face_detected(), clip.start)
+    return MouthClip(clip.frames(), clip.audio(), clip.face_detected(), clip.start, clip.landmarks())

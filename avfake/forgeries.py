@@ -8,14 +8,13 @@ __all__ = ['FORGERIES', 'swap_sound', 'shift_sound', 'blend_mouth', 'paste_mouth
 
 # %% ../nbs/41_forgeries.ipynb #205ea824
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
 import numpy as np
 
 from .cache import load_clip
-from .media import SAMPLES_PER_FRAME
 from .mouth import MouthClip
 
 # %% ../nbs/41_forgeries.ipynb #7a5e74d6
@@ -25,7 +24,7 @@ def swap_sound(
 ) -> MouthClip:  # as long as the shorter of the two
     "The picture of one clip with the sound of another."
     n = min(clip.n_frames, other.n_frames)
-    return MouthClip(clip.crops[:n], other.audio[: n * SAMPLES_PER_FRAME], clip.face_detected[:n])
+    return replace(clip.part(0, n), audio=other.part(0, n).audio)
 
 
 def shift_sound(
@@ -38,8 +37,7 @@ def shift_sound(
         raise ValueError(f'a shift of {shift} frames leaves nothing of a clip of {clip.n_frames}')
     seen = max(shift, 0)  # the first frame
     heard = max(-shift, 0)
-    audio = clip.audio[heard * SAMPLES_PER_FRAME : (heard + n) * SAMPLES_PER_FRAME]
-    return MouthClip(clip.crops[seen : seen + n], audio, clip.face_detected[seen : seen + n])
+    return replace(clip.part(seen, seen + n), audio=clip.part(heard, heard + n).audio)
 
 # %% ../nbs/41_forgeries.ipynb #2489e711
 def blend_mouth(
@@ -64,8 +62,8 @@ def paste_mouth(
     "A clip with the moving mouth of another."
     n = min(clip.n_frames, other.n_frames)
     crops = np.stack([blend_mouth(f, m) for f, m in zip(clip.crops[:n], other.crops[:n])])
-    audio = other.audio if with_sound else clip.audio
-    return MouthClip(crops, audio[: n * SAMPLES_PER_FRAME], clip.face_detected[:n])
+    audio = (other if with_sound else clip).part(0, n).audio
+    return replace(clip.part(0, n), crops=crops, audio=audio, landmarks=other.landmarks[:n])
 
 
 def freeze_mouth(
@@ -74,7 +72,8 @@ def freeze_mouth(
 ) -> MouthClip:
     "A clip whose mouth stands still while the face around it goes on."
     crops = np.stack([blend_mouth(face, clip.crops[frame]) for face in clip.crops])
-    return MouthClip(crops, clip.audio, clip.face_detected)
+    still = np.repeat(clip.landmarks[frame : frame + 1], clip.n_frames, 0)
+    return replace(clip, crops=crops, landmarks=still)
 
 # %% ../nbs/41_forgeries.ipynb #7e455ecc
 def _swap(clip, donor, rng):

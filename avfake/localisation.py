@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IOUS', 'PARTLY', 'overlap', 'propose', 'Localised', 'segment_average_precision', 'segment_average_recall',
-           'frame_labels', 'measure_localisation', 'cut_clip', 'partly_forged', 'localise', 'localisation_table',
+           'frame_labels', 'measure_localisation', 'partly_forged', 'localise', 'localisation_table',
            'plot_localisation']
 
 # %% ../nbs/65_localisation.ipynb #2e995cf6
@@ -21,9 +21,9 @@ from .cache import load_clip
 from .detector import Detector
 from .environment import announce
 from .forgeries import paste_mouth, swap_sound
-from .media import FPS, SAMPLES_PER_FRAME
+from .media import FPS
 from .metrics import binary_metrics
-from .mouth import MouthClip, join_clips, runs_of
+from .mouth import join_clips, runs_of
 from .plots import COLOURS, new_figure
 
 # %% ../nbs/65_localisation.ipynb #8ecbdb0e
@@ -164,17 +164,6 @@ def measure_localisation(
     )
 
 # %% ../nbs/65_localisation.ipynb #322ffd90
-def cut_clip(
-    clip: MouthClip,
-    start: int,  # frames
-    stop: int,
-) -> MouthClip:
-    "A stretch of a clip."
-    sound = slice(start * SAMPLES_PER_FRAME, stop * SAMPLES_PER_FRAME)
-    detected = clip.face_detected[start:stop]
-    return MouthClip(clip.crops[start:stop], clip.audio[sound], detected, clip.start + start / FPS)
-
-
 PARTLY = {'swapped second': swap_sound, 'pasted second': paste_mouth}  # forge a stretch with another of the same length
 
 
@@ -206,11 +195,11 @@ def partly_forged(
         length = min(frames, clip.n_frames // 2, donor.n_frames)
         at = int(rng.integers(0, clip.n_frames - length + 1))
         begin = int(rng.integers(0, donor.n_frames - length + 1))
-        before = cut_clip(clip, 0, at)
-        after = cut_clip(clip, at + length, clip.n_frames)
+        before = clip.part(0, at)
+        after = clip.part(at + length, clip.n_frames)
         periods = [(at / FPS, (at + length) / FPS)]
         for kind, forge in PARTLY.items():
-            forged = forge(cut_clip(clip, at, at + length), cut_clip(donor, begin, begin + length))
+            forged = forge(clip.part(at, at + length), donor.part(begin, begin + length))
             yield kind, identity, replace(join_clips([before, forged, after]), start=0.0), periods
 
 

@@ -11,22 +11,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .faces import MouthConfig, Sighting, detect_faces, likeness, overlap, see_face, thumbnail
+from .faces import LOWER_FACE, MouthConfig, Sighting, detect_faces, likeness, overlap, see_face, thumbnail
 
 # %% ../nbs/13_tracks.ipynb #086fbee3
 COLUMNS = ('frame', 'shot', 'x', 'y', 'mouth_x', 'mouth_y', 'size', 'angle', 'presence', 'opening')
 
 
 class FaceTrack:
-    "One face through time: a row of ten numbers for each frame in which it was seen, so that hours fit in memory."
+    "One face through time: a row of numbers for each frame in which it was seen, so that hours fit in memory."
 
     def __init__(self):
         self.numbers = array('d')
+        self.points = bytearray()  # of each row, `lower_face` in half precision
         self.sighting = None  # the last one
         self.steady = False  # whether it hardly moved between the last two
 
     def add(self, frame: int, shot: int, sighting: Sighting):
         self.numbers.extend((frame, shot, *sighting.row))
+        self.points += sighting.lower_face.astype(np.float16).tobytes()
         self.steady = self.sighting is not None and overlap(self.roi, sighting.roi) > 0.95
         self.sighting = sighting
 
@@ -37,6 +39,11 @@ class FaceTrack:
     @property
     def rows(self) -> np.ndarray:  # [n, 10] as `COLUMNS` names them; places in pixels of the frame
         return np.array(self.numbers).reshape(-1, len(COLUMNS))
+
+    @property
+    def lower_faces(self) -> np.ndarray:  # [n, 58, 3] float16
+        "Landmarks of lips, jaw and cheeks, of each frame in which it was looked at."
+        return np.frombuffer(self.points, np.float16).reshape(-1, len(LOWER_FACE), 3)
 
     def column(self, name: str) -> np.ndarray:  # [n]
         "One of `COLUMNS`, of each frame in which it was looked at."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEL_PER_FRAME', 'LEVEL', 'WindowConfig', 'frame_energy', 'trim_silence', 'loud_stretch', 'TrimmedClip', 'stretch_of',
-           'crops_of', 'Reader', 'Readers', 'ClipFeatures', 'window_starts', 'allowed_starts', 'valid_shifts']
+           'landmarks_of', 'crops_of', 'Reader', 'Readers', 'ClipFeatures', 'window_starts', 'allowed_starts',
+           'valid_shifts']
 
 # %% ../nbs/37_windows.ipynb #e6e505f3
 from dataclasses import dataclass
@@ -175,6 +176,11 @@ class TrimmedClip:
         stop = self.n_frames if stop is None else stop
         return crops_of(self.clip, self.first + start, self.first + stop)
 
+    @property
+    def landmarks(self) -> np.ndarray:  # [n, 58, 3] float16; NaN where they are unknown
+        "Lips, jaw and cheeks in the face's own coordinates."
+        return landmarks_of(self.clip, self.first, self.stop)
+
 
 def stretch_of(
     audio: np.ndarray | StoredSound,  # [n*640] of a clip
@@ -185,6 +191,15 @@ def stretch_of(
     if isinstance(audio, StoredSound):
         return audio.within(first, stop)
     return audio[first * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+
+
+def landmarks_of(
+    clip: StoredClip | MouthClip,
+    start: int,  # frame
+    stop: int,  # the frame after the last
+) -> np.ndarray:  # [stop - start, 58, 3] float16, in the face's own coordinates; NaN where they are unknown
+    "Landmarks of lips, jaw and cheeks in a stretch of frames."
+    return clip.landmarks(start, stop) if isinstance(clip, StoredClip) else clip.landmarks[start:stop]
 
 
 def crops_of(

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -233,15 +234,21 @@ def read_table(path: Path) -> pd.DataFrame:
     return table.assign(settings=table.settings.map(current), score=table.score.replace(EARLIER_NAMES))
 
 
-def add_rows(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+def add_rows(
+    rows: pd.DataFrame,
+    path: Path,  # of the table; compressed where it ends in .gz
+    read: Callable = read_table,
+    digits: int = 5,  # of numbers
+) -> pd.DataFrame:
     "Add rows to the table, all or nothing; processes that add at the same time wait for each other."
     path = Path(path).resolve()
+    compression = dict(method='gzip', mtime=0) if path.suffix == '.gz' else None  # the same rows, the same bytes
     path.parent.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     with FileLock(Path(tempfile.gettempdir()) / f'avfake-{name}.lock'):
-        table = pd.concat([read_table(path), rows], ignore_index=True) if path.is_file() else rows
+        table = pd.concat([read(path), rows], ignore_index=True) if path.is_file() else rows
         with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, float_format='%.5g')
+            table.to_csv(temporary, index=False, float_format=f'%.{digits}g', compression=compression)
     return table
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEMPORAL_BLOCKS', 'WeightsUnavailable', 'MelConv', 'BasicBlock', 'ResNet10', 'shipped_weights', 'make_backbone',
            'best_device', 'as_images', 'fold_norms', 'Folded', 'sinusoidal_positions', 'TransformerBlock',
-           'reversed_order', 'BidirectionalMamba', 'count_parameters']
+           'reversed_order', 'BidirectionalMamba', 'ConvBlock', 'count_parameters']
 
 # %% ../nbs/42_blocks.ipynb #898b1c39
 import copy
@@ -320,7 +320,29 @@ class BidirectionalMamba(nn.Module):
         return self.norm(x)
 
 # %% ../nbs/42_blocks.ipynb #b2a3d469
-TEMPORAL_BLOCKS = ('transformer', 'mamba')
+class ConvBlock(nn.Module):
+    "Convolutions over five positions each, without positions or memory: small, and the same wherever it looks."
+
+    def __init__(
+        self,
+        d_model: int,  # width of the features
+        layers: int,  # convolutions
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        parts = [[nn.Dropout(dropout), nn.Conv1d(d_model, d_model, 5, padding=2), nn.GELU()] for _ in range(layers)]
+        self.layers = nn.Sequential(*chain(*parts))
+
+    def forward(
+        self,
+        x: Tensor,  # [B, T, D]
+        mask: Tensor | None = None,  # [B, T] True where there is padding
+    ) -> Tensor:  # [B, T, D]
+        x = x if mask is None else x.masked_fill(mask[..., None], 0.0)
+        return self.layers(x.mT).mT
+
+
+TEMPORAL_BLOCKS = ('transformer', 'mamba', 'conv')
 
 # %% ../nbs/42_blocks.ipynb #2f28f0e3
 def count_parameters(

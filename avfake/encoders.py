@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PIXELS_AT_ONCE', 'ENCODERS', 'StreamConfig', 'make_temporal', 'CropReader', 'mean_frame', 'VisualStream',
-           'LogMelReader', 'AudioStream', 'FeatureVisual', 'FeatureAudio', 'WhisperStream', 'PlaceStream',
-           'DistilledStream', 'give_student', 'encoders_of', 'make_encoders']
+           'LogMelReader', 'AudioStream', 'FeatureVisual', 'FeatureAudio', 'WhisperStream', 'LandmarkStream',
+           'PlaceStream', 'DistilledStream', 'give_student', 'encoders_of', 'make_encoders']
 
 # %% ../nbs/45_encoders.ipynb #994e8e70
 from itertools import repeat
@@ -17,10 +17,19 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .augmentation import VaryCamera, VaryCrops, VaryMel, VaryMicrophone
-from .blocks import TEMPORAL_BLOCKS, BidirectionalMamba, Folded, TransformerBlock, as_images, make_backbone
+from avfake.blocks import (
+    TEMPORAL_BLOCKS,
+    BidirectionalMamba,
+    ConvBlock,
+    Folded,
+    TransformerBlock,
+    as_images,
+    make_backbone,
+)
 from .config import check_choices, check_ranges, configuration
 from .distilled import DistilledFeatures, DistilledWhisper
 from .encoder_base import AudioEncoder, VisualEncoder, distinct
+from .landmarks import LandmarkFeatures
 from .log_mel import mel_window, trimmed_mel
 from .place import PlaceInClip
 from .whisper import WhisperFeatures
@@ -56,7 +65,7 @@ class StreamConfig:
     aud_transformer_d_model: int = 256  # width of the audio features
     stream_heads: int = 8  # attention heads in both temporal blocks, where they are transformers
     stream_dropout: float = 0.1  # dropout in both temporal blocks
-    temporal: str = 'transformer'  # kind of both temporal blocks: 'transformer' or 'mamba'
+    temporal: str = 'transformer'  # kind of both temporal blocks: 'transformer', 'mamba' or, for features, 'conv'
     allow_out_of_range: bool = False  # accept sizes that nobody has tried
 
     def __post_init__(self):
@@ -91,6 +100,8 @@ def make_temporal(
     "The temporal block that `cfg.temporal` names."
     if cfg.temporal == 'mamba':
         return BidirectionalMamba(d_model, layers, cfg.stream_dropout)
+    if cfg.temporal == 'conv':
+        return ConvBlock(d_model, layers, cfg.stream_dropout)
     return TransformerBlock(d_model, layers, cfg.stream_heads, cfg.stream_dropout)
 
 # %% ../nbs/45_encoders.ipynb #443aa351
@@ -290,11 +301,23 @@ class FeatureAudio(AudioEncoder):
     def encode(self, positions):
         return self.projection(positions)
 
+    def forward(self, audio, delays, starts=None):
+        if not isinstance(self.temporal, ConvBlock):
+            return super().forward(audio, delays, starts)
+        features = self.temporal(self.encode(audio))  # a moment is heard alike at every delay: once is enough
+        return features[:, self.index(audio, delays)].flatten(0, 1), None
+
 # %% ../nbs/45_encoders.ipynb #367cd7f4
 class WhisperStream(FeatureAudio):
     "A temporal block over Whisper's features."
 
     features = WhisperFeatures
+
+
+class LandmarkStream(FeatureVisual):
+    "A temporal block over the landmarks of lips, jaw and cheeks."
+
+    features = LandmarkFeatures
 
 
 class PlaceStream(FeatureAudio):
@@ -332,6 +355,7 @@ def give_student(
 
 ENCODERS = {
     'mouth': VisualStream,
+    'landmarks': LandmarkStream,
     'log_mel': AudioStream,
     'whisper-base': WhisperStream,
     'distilled': DistilledStream,

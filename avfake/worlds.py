@@ -188,7 +188,16 @@ def world_rows(
 
 # %% ../nbs/81_worlds.ipynb #6665ed99
 ALIKE = dict(epochs=12, windows_per_clip=4, density_epochs=8, batch_size=32)
-LANDMARKS = dict(vis_encoder='landmarks', epochs=24)
+LANDMARKS = dict(
+    vis_encoder='landmarks',
+    temporal='conv',
+    vis_transformer_d_model=96,
+    aud_transformer_d_model=96,
+    fusion_dim=64,
+    epochs=24,
+    windows_per_clip=8,
+    patience=24,
+)
 WORLD_CONFIGS = {  # name -> preset and settings
     'mel': ('small', ALIKE),
     'whisper': ('small', ALIKE | dict(aud_encoder='whisper-base')),

@@ -39,7 +39,7 @@ def test_null_is_refused_where_it_means_nothing():
         (dict(vis_num_frames='many'), "WindowConfig.vis_num_frames = 'many': input should be a valid integer"),
         (dict(batch_size=2), 'TrainConfig.batch_size = 2 is outside 4 to 32'),
         (dict(density_head='flow'), "DensityConfig.density_head = 'flow' is not one of gaussian, student"),
-        (dict(temporal='rnn'), "StreamConfig.temporal = 'rnn' is not one of transformer, mamba"),
+        (dict(temporal='rnn'), "StreamConfig.temporal = 'rnn' is not one of transformer, mamba, conv"),
         (dict(epoch=3), "Unknown setting 'epoch'. Did you mean 'epochs'? See `avfake settings`."),
         (dict(lr=0.1), "Unknown setting 'lr'. Did you mean 'learning_rate'? See `avfake settings`."),
         (dict(qqqqq=3), "Unknown setting 'qqqqq'. See `avfake settings`."),

@@ -300,7 +300,7 @@ def experiment(
     Every setting (`avfake settings`) is an option, too. With --leave_out the folder --data_dir holds several data
     sets; worlds are left out of training, and tested on."""
     from avfake.experiments import run_experiment, summarise
-    from avfake.worlds import leave_worlds_out
+    from avfake.left_out import leave_worlds_out
 
     where = dict(table=Path(table), save_dir=Path(save_dir).expanduser(), cache_dir=cache_dir)
     settings = read_settings(context)

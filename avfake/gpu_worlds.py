@@ -26,13 +26,14 @@ from .cache import load_clip, open_clip, write_clip
 from .environment import announce
 from .experiments import commit
 from .gpu import machine_facts
+from .left_out import WORLD_CONFIGS, Job, run_job
 from .media import SAMPLES_PER_FRAME
 from .mouth import MouthClip
 from .preparation import Prepared
 from .video import write_video
 from .whisper import WhisperFeatures
 from .windows import TrimmedClip
-from .worlds import FOLDS, WORLD_CONFIGS, Job, at_most, read_worlds, run_job
+from .worlds import FOLDS, at_most, read_worlds
 
 # %% ../nbs/88_gpu_worlds.ipynb #708b91f9
 def squeeze(

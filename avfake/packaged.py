@@ -25,22 +25,13 @@ from .detector import Detector, map_clips
 from .experiments import CLIP_SCORES, commit, forgery_group
 from .fitting import fit_recordings, record_fit
 from .identities import trained_digests, trained_identities
+from .left_out import Job, read_job, read_world_table, run_job
 from .parts import PARTS, keep_delays, keep_parts, kept_parts
 from .preparation import Prepared, prepare
 from .results import threshold_of
 from .stages import Clips
 from .stored_splits import split_hash
-from avfake.worlds import (
-    PER_PERSON,
-    Job,
-    at_most,
-    leave_out,
-    read_job,
-    read_world,
-    read_world_table,
-    read_worlds,
-    run_job,
-)
+from .worlds import PER_PERSON, at_most, leave_out, read_world, read_worlds
 
 # %% ../nbs/82_packaged.ipynb #f03409dc
 TERMS = (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .cache import open_clip
-from .checkpoint import load_tensors, save_tensors
+from .checkpoint import half, load_tensors, save_tensors
 from .distilled import DistilledWhisper, weights_digest
 from .distilling import DistilConfig, Teacher, distil, whisper_teacher
 from .media import SAMPLE_RATE
@@ -22,7 +22,7 @@ from .preparation import Prepared
 from .stages import ROLES, hash_of
 from .stored_stages import differences
 from .whisper import load_whisper
-from .worlds import FOLDS, at_most, half, leave_out, read_worlds
+from .worlds import FOLDS, at_most, leave_out, read_worlds
 
 # %% ../nbs/81c_students.ipynb #188a9642
 def save_student(

@@ -14,10 +14,11 @@ from avfake.checkpoint import PACKAGED, load_detector, save_detector
 from avfake.cli import app
 from avfake.data import TrainWindows, make_loader
 from avfake.detector import Detector, make_config
+from avfake.left_out import run_worlds
 from avfake.mouth import MouthClip
 from avfake.preparation import Prepared
 from avfake.sync import same_moment
-from avfake.worlds import at_most, cut_clip, leave_out, run_worlds
+from avfake.worlds import at_most, cut_clip, leave_out
 
 TINY = dict(
     vis_encoder='mouth',

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from .cache import open_clip
 from .checkpoint import half, load_tensors, save_tensors
@@ -59,12 +60,11 @@ def student_with_facts(path: Path) -> tuple[DistilledWhisper, dict]:
 # %% ../nbs/81c_students.ipynb #d28d6061
 def training_sounds(
     prepared: Prepared,  # from `leave_out`
-) -> tuple[list[str], list[np.ndarray]]:  # names of the entries; of each its sound, [N] float32 at 16 kHz
+) -> tuple[list[str], list[np.ndarray]]:  # paths in the data set; of each its sound, [N] float32 at 16 kHz
     "What the authentic clips sound like that training may use."
-    entries = [Path(entry) for role in ROLES for entry in prepared.entries(role)]
-    entries.sort(key=lambda entry: entry.name)
-    sounds = [np.asarray(open_clip(entry).audio(), np.float32) for entry in entries]
-    return [entry.name for entry in entries], sounds
+    rows = pd.concat([prepared.usable(role) for role in ROLES]).sort_values('path')
+    sounds = [np.asarray(open_clip(entry).audio(), np.float32) for entry in rows.entry]
+    return rows.path.tolist(), sounds
 
 
 def student_of(

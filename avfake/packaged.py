@@ -113,7 +113,7 @@ def package(
     return Path(path)
 
 # %% ../nbs/82_packaged.ipynb #4cf1b1b6
-CONFIG = 'mel'  # the configuration of the packaged detector: it needs no weights of others
+CONFIG = 'landmarks, distilled'  # of the packaged detector: it needs no weights of others
 
 
 OUT_OF_STEP = ('avspeech', 'demo2show')  # worlds whose sound is up to eleven frames early or late, or drifts

@@ -29,13 +29,13 @@ def parts_of(
     detector: Detector,
     score: ClipScore,
 ) -> dict[str, float]:
-    """`sound` and `picture`, which add up to the score; `delay` in frames; the anomaly that the `worst_tenth` of the
-    frames begins at; `seconds`."""
+    """`sound` and `picture`, which add up to the score; no `picture` where it does not count; `delay` in frames; the
+    anomaly that the `worst_tenth` of the frames begins at; `seconds`."""
     mean, std = detector.reference[1].tolist()
     sound = -(float(np.nanmean(score.sync_log_prob)) - mean) / std
     return dict(
         sound=sound,
-        picture=score.score - sound,
+        **(dict(picture=score.score - sound) if detector.cfg.density_weight else {}),
         delay=float(abs(score.delay)),
         worst_tenth=worst_tenth(score),
         seconds=len(score.frame_log_prob) / FPS,
@@ -87,7 +87,7 @@ def part_p_values(
     "How rare each part of a clip is among authentic clips."
     kept = kept_parts(detector)
     mine = parts_of(detector, score)
-    return {name: p_value(round(mine[name], 3), kept[name]) for name in PARTS if name in kept}
+    return {name: p_value(round(mine[name], 3), kept[name]) for name in PARTS if name in kept and name in mine}
 
 # %% ../nbs/51b_parts.ipynb #6d6d4e8f
 def standing_out_above(

@@ -137,13 +137,14 @@ def measure_steps(
     sizes: tuple = (32, 256),  # of batches beside 8; those that do not fit are left out
     ways: dict | None = None,  # name -> settings of `training_step`; all that are not compiled, if None
     steps: int = 12,  # before the measurement
+    repeats: int = 5,  # of which the median counts
 ):
     "What a step of each stage costs, by the way that it is made and by the size of its batch."
     ways = ways or {name: how for name, how in ways_to_step().items() if 'compiled' not in how}
     last = list(ways)[-1]
     for preset in presets:
         windows = some_windows(prepared, preset)
-        measure = partial(measure_step, windows, preset, steps=steps)
+        measure = partial(measure_step, windows, preset, steps=steps, repeats=repeats)
         for name, how in ways.items():
             results.add('steps', dict(how=name, **measure(stage=SyncObjective, size=8, **how)))
         for size in sizes:

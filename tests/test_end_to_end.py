@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
-from reliability import counts
+from reliability import FULL, counts
 from test_notebooks import needs_run, papermill, run
 
 from avfake.media import FPS, SAMPLE_RATE, read_audio, stream_frames
@@ -96,7 +96,7 @@ def write_bad(folder: Path, good: Path) -> dict:  # file name -> reason
 def make_folder(folder: Path) -> dict:  # path of each bad file -> reason
     "A small demo set, a good clip with an odd name, and bad files among the authentic clips and among the forged ones."
     make_demo(
-        folder, n_identities=6, real_per_identity=3, forged_identities=2, seconds=(1.2, 1.4), workers=0, progress=False
+        folder, n_identities=6, real_per_identity=3, forged_identities=2, seconds=(1.0, 1.2), workers=0, progress=False
     )
     good = min((folder / TYPES[0]).rglob('*.mp4'))
     shutil.copy(good, good.with_name(ODD_NAME))
@@ -341,13 +341,14 @@ def test_evaluate_one_class_only(finished, tmp_path, kind):
 
 
 def test_reproduce(finished):
-    """The notebook run again, with another number of workers, killed after stage one and begun once more.
+    """The notebook run again with another number of workers; `make test-reliability` kills it first after stage one.
 
     Every score and the weights are the same to the last bit."""
     again = 'reproduce', 'executed.ipynb', '--save_dir', 'again', '--workers', '2'
-    stage_one = finished / 'again' / 'results' / 'checkpoints' / 'sync.pt'
-    killed = kill_when(stage_one.is_file, finished, *again)
-    assert killed and not (finished / 'again' / 'results' / 'best_model.pth').exists()
+    if FULL:
+        stage_one = finished / 'again' / 'results' / 'checkpoints' / 'sync.pt'
+        killed = kill_when(stage_one.is_file, finished, *again)
+        assert killed and not (finished / 'again' / 'results' / 'best_model.pth').exists()
     status, output = avfake(finished, *again)
     assert status == 0 and output.splitlines()[-1] == 'every score is the same to the last digit', output[-5000:]
     import torch

@@ -1,17 +1,21 @@
 """Data sets so small that hardly anybody is left to train on: they train in the time that their clips are worth."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
+from avfake.checkpoint import load_detector
 from avfake.data import TrainWindows, make_loader, plan_epoch
 from avfake.detector import Detector
 from avfake.preparation import prepare
-from avfake.run import Run, evaluate, make_configs, train
+from avfake.run import Run, make_configs, train
 from avfake.synthetic import make_demo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,18 +32,38 @@ def prepared(tmp_path_factory):
         return prepare(data, config, cache_dir=folder / 'cache', workers=1)
 
 
-def test_they_train_and_are_evaluated(prepared, tmp_path):
+@pytest.fixture(scope='module')
+def ended(prepared, tmp_path_factory):
+    "`avfake train` on them, from first to last: its folder, and what it said."
+    here = tmp_path_factory.mktemp('trained')
+    code = 'from avfake.cli import main; main()'
+    settings = '--epochs 2 --density_epochs 1 --workers 0 --save_dir run'
+    small = '--ar_layers 1 --vis_transformer_layers 2 --aud_transformer_layers 2'
+    places = ['--data_dir', str(prepared.data_dir), '--cache_dir', str(prepared.data_dir.parent / 'cache')]
+    command = [sys.executable, '-c', code, 'train', *places, *settings.split(), *small.split()]
+    done = subprocess.run(
+        command, cwd=here, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(run=Run(here / 'run'), said=done.stderr)
+
+
+def test_they_train_and_are_evaluated(ended):
     "Two clips took 800 windows an epoch, two in a batch, and ended with 'the features have collapsed'."
-    config, training = make_configs(epochs=2, density_epochs=1, workers=0)
-    run = Run(tmp_path / 'run')
-    with pytest.warns(UserWarning, match='gives no verdict|no authentic calibration clip'):
-        detector, history = train(prepared, config, training, run)
+    history = pd.read_csv(ended.run.history)
     sync = history[history.stage == 'sync']
     assert len(sync) == 2 and 1 < sync.step.iloc[0] < 8  # 35 windows of a clip differ at most
+    detector = load_detector(ended.run.checkpoint, 'cpu')
     assert detector.metadata['sentinels']['feature_effective_rank'] > 2
-    found = evaluate(detector, prepared, run)
-    assert found.metrics['counts']['authentic'] == 1
-    assert run.page.is_file()
+    assert json.loads(ended.run.metrics.read_text())['counts']['authentic'] == 1
+    assert ended.run.page.is_file()
+
+
+def test_a_warning_is_one_line_and_comes_once(ended):
+    "It came twice, each time with a line of the program's text."
+    assert ended.said.count('avfake: warning: 5 authentic clips leave none for calibration') == 1
+    assert 'no authentic calibration clip' in ended.said
+    assert 'UserWarning' not in ended.said and 'prepared = prepare' not in ended.said
 
 
 def test_a_batch_holds_windows_of_all_of_them(prepared):
@@ -76,17 +100,3 @@ def test_and_before_stage_one(prepared, full_disk, tmp_path):
     with pytest.raises(ValueError, match=r'of 4 clips need about [01]\.\d MB, and 0.5 MB are free'):
         train(prepared, config, training, Run(tmp_path / 'run'))
     assert not (tmp_path / 'run' / 'checkpoints' / 'sync.pt').exists()
-
-
-def test_a_warning_is_one_line_and_comes_once(prepared, tmp_path):
-    "It came twice, each time with a line of the program's text."
-    code = 'from avfake.cli import main; main()'
-    here = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    settings = '--epochs 1 --density_epochs 1 --windows_per_clip 1 --workers 0 --save_dir run'
-    small = '--ar_layers 1 --vis_transformer_layers 2 --aud_transformer_layers 2'
-    places = ['--data_dir', str(prepared.data_dir), '--cache_dir', str(prepared.data_dir.parent / 'cache')]
-    command = [sys.executable, '-c', code, 'train', *places, *settings.split(), *small.split()]
-    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count('avfake: warning: 5 authentic clips leave none for calibration') == 1
-    assert 'UserWarning' not in done.stderr and 'prepared = prepare' not in done.stderr

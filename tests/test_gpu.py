@@ -23,7 +23,7 @@ cuda = pytest.mark.cuda
 skip = pytest.mark.skipif(not torch.cuda.is_available(), reason='no NVIDIA GPU is here')
 
 
-def made_clip(seed: int, frames: int = 40) -> MouthClip:
+def made_clip(seed: int, frames: int = 30) -> MouthClip:
     "A bright bar that opens and closes as the sound grows louder and softer."
     rng = np.random.default_rng(seed)
     loud = np.interp(np.arange(frames), np.arange(0, frames + 5, 5), rng.random(frames // 5 + 2)[: frames // 5 + 1])
@@ -108,7 +108,7 @@ def packed(entries, tmp_path_factory):
 def test_it_measures_from_the_packed_folder_alone(packed, tmp_path):
     results, prepared = gpu.Results(tmp_path), read_pack(packed)
     ways = {'float32': dict(bf16=False)}
-    gpu.measure_steps(results, prepared, presets=('small',), sizes=(), ways=ways, steps=1)
+    gpu.measure_steps(results, prepared, presets=('small',), sizes=(), ways=ways, steps=1, repeats=1)
     gpu.measure_epochs(results, prepared, epochs=(('small', 4, 'float32', 2),), videos=8)
     changes = json.dumps(dict(epochs=1, density_epochs=1, n_negatives=16, windows_per_clip=1, precision='no'))
     gpu.run_trainings(results, packed, ('small',), settings=changes)

@@ -19,6 +19,7 @@ from avfake.video import write_video
 from avfake.workers import map_ray
 
 ray = pytest.importorskip('ray', reason='Ray is not installed: pip install "avfake[ray]"')
+pytestmark = pytest.mark.skipif(not FULL, reason='mostly waits for Ray to start: make test-reliability')
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +37,6 @@ def slow(job, announce):
     return job * 2
 
 
-@pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
 def test_a_killed_worker_costs_nothing(cluster):
     killed = []
 

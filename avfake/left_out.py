@@ -38,6 +38,7 @@ LANDMARKS = dict(  # small streams over frozen features, which learn fast
     vis_transformer_d_model=96,
     aud_transformer_d_model=96,
     fusion_dim=64,
+    stream_dropout=0.4,
     epochs=6,
     windows_per_clip=6,
     batch_size=32,

@@ -92,10 +92,11 @@ def card_of(
     worlds = pd.DataFrame(card['worlds'])
     called = pd.DataFrame(card['called_anomalous']).set_index('fold')
     people = len(set(detector.calibration_identities.tolist()))
+    picture = ', and whether the mouth moves as real ones do' if detector.cfg.density_weight else ''
     parts = [
         '# The detector in the package',
         'It scores how far a person who speaks in a video deviates from authentic recordings: whether the sound '
-        'belongs to the moving mouth, and whether the mouth moves as real ones do. It has never seen a forgery.',
+        f'belongs to the moving mouth{picture}. It has never seen a forgery.',
         '## Trained on',
         f'{worlds.clips.sum():,} authentic clips of {worlds.people.sum():,} people in {len(worlds)} worlds, '
         f'{worlds.minutes.sum():.0f} minutes (settings {card["config"]!r}, {card["device"]}, commit {card["commit"]}).',

@@ -25,7 +25,7 @@ from avfake.provenance import DRAWN_ONLY
 from avfake.synthetic import make_demo
 from avfake.video import write_video
 
-SETTINGS = dict(windows_per_clip=1, density_epochs=1)
+SETTINGS = dict(windows_per_clip=1, density_epochs=1, ar_layers=1, vis_image_size=32, score_stride=8)
 COLUMNS = 'path,category,method,source,target,split,label,score,log_prob,sync_score,windows,reason'.split(',')
 OUTPUTS = {
     'best_model.pth',
@@ -96,7 +96,7 @@ def write_bad(folder: Path, good: Path) -> dict:  # file name -> reason
 def make_folder(folder: Path) -> dict:  # path of each bad file -> reason
     "A small demo set, a good clip with an odd name, and bad files among the authentic clips and among the forged ones."
     make_demo(
-        folder, n_identities=6, real_per_identity=3, forged_identities=2, seconds=(1.0, 1.2), workers=0, progress=False
+        folder, n_identities=6, real_per_identity=3, forged_identities=2, seconds=(1.2, 1.4), workers=0, progress=False
     )
     good = min((folder / TYPES[0]).rglob('*.mp4'))
     shutil.copy(good, good.with_name(ODD_NAME))

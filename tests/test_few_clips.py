@@ -38,7 +38,7 @@ def ended(prepared, tmp_path_factory):
     here = tmp_path_factory.mktemp('trained')
     code = 'from avfake.cli import main; main()'
     settings = '--epochs 2 --density_epochs 1 --workers 0 --save_dir run'
-    small = '--ar_layers 1 --vis_transformer_layers 2 --aud_transformer_layers 2'
+    small = '--ar_layers 1 --vis_transformer_layers 2 --aud_transformer_layers 2 --score_stride 8'
     places = ['--data_dir', str(prepared.data_dir), '--cache_dir', str(prepared.data_dir.parent / 'cache')]
     command = [sys.executable, '-c', code, 'train', *places, *settings.split(), *small.split()]
     done = subprocess.run(

@@ -111,7 +111,7 @@ def test_it_measures_from_the_packed_folder_alone(packed, tmp_path):
     gpu.measure_steps(results, prepared, presets=('small',), sizes=(), ways=ways, steps=1, repeats=1)
     gpu.measure_epochs(results, prepared, epochs=(('small', 4, 'float32', 2),), videos=8)
     changes = dict(epochs=1, density_epochs=1, n_negatives=16, windows_per_clip=1, precision='no')
-    tiny = dict(vis_backbone_channels=(8, 8, 16, 16), vis_image_size=32, vis_frame_stack=1, ar_layers=1)
+    tiny = dict(vis_backbone_channels=(8, 8, 16, 16), vis_image_size=32, vis_frame_stack=1, ar_layers=1, score_stride=8)
     gpu.run_trainings(results, packed, ('small',), settings=json.dumps(changes | tiny))
     assert 'unfinished' not in results.facts, results.facts
     steps, epochs, losses, trainings, history = (

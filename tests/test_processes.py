@@ -35,6 +35,7 @@ TINY = make_config(
     fusion_dim=32,
     ar_layers=1,
     ar_d_model=32,
+    score_stride=8,
     stream_dropout=0.0,
     trim_db=None,
     allow_out_of_range=True,

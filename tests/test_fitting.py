@@ -256,7 +256,9 @@ def test_calibration_takes_no_validation_clips(monkeypatch):
 
     monkeypatch.setattr(fitting, 'open_clip', lambda entry: entry)
     reference = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    detector = SimpleNamespace(score_clip=score_clip, metadata={}, reference=reference, device=torch.device('cpu'))
+    detector = SimpleNamespace(
+        cfg=CONFIG, score_clip=score_clip, metadata={}, reference=reference, device=torch.device('cpu')
+    )
     fitting.calibrate(detector, prepared(16, 32).clips('calibration'))
     assert sum(entry.startswith('validation') for entry in used) == 0
     threshold = threshold_of(detector, 0.05)

@@ -22,12 +22,22 @@ ray = pytest.importorskip('ray', reason='Ray is not installed: pip install "avfa
 pytestmark = pytest.mark.skipif(not FULL, reason='mostly waits for Ray to start: make test-reliability')
 
 
+def start(tries: int = 4):
+    "On a busy machine its parts take longer than the half minute that Ray waits for them: begin anew."
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])  # workers have to find the functions of this file
+    environment = dict(env_vars=dict(PYTHONPATH=paths))
+    for left in reversed(range(tries)):
+        try:
+            return ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+        except Exception as error:
+            if not left or 'timed out during startup' not in str(error):
+                raise
+            ray.shutdown()
+
+
 @pytest.fixture(scope='module')
 def cluster():
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])  # workers have to find the functions of this file
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=dict(env_vars=dict(PYTHONPATH=paths))
-    )
+    start()
     yield
     ray.shutdown()
 

@@ -185,7 +185,7 @@ test: $(READY)  ## Run every notebook and the tests in tests/, each a counted py
 
 RELIABILITY := $(addprefix tests/test_,hostile.py kills.py processes.py fuzz.py ray.py safety.py install.py end_to_end.py::test_reproduce \
   notebooks.py::test_slow_cells labels.py layouts.py coverage.py faces.py few_clips.py told.py)
-test-reliability: $(READY)  ## Hostile files, kills, fuzzing, installation, situations that users bring: all, with counts (half an hour)
+test-reliability: $(READY)  ## Hostile files, kills, fuzzing, Ray, installation, situations that users bring: all, with counts (half an hour)
 	@AVFAKE_RELIABILITY=full $(PY) -m pytest $(RELIABILITY) -n $(TEST_WORKERS) --dist worksteal -rs --durations=5 $(ARGS)
 
 lab: $(READY)  ## Open the notebooks in JupyterLab

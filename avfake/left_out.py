@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import set_seed
 
 from .blocks import best_device
-from .checkpoint import half, load_tensors, read_config, save_tensors
+from .checkpoint import halved, load_tensors, read_config, save_tensors
 from .detector import Detector, DetectorConfig
 from .encoders import give_student
 from .experiments import add_rows, commit, summarise
@@ -28,7 +28,17 @@ from .run import make_configs
 from .stages import Clips, train_sync
 from .students import read_student, student_of
 from .training import TrainConfig
-from .worlds import FOLDS, PER_PERSON, at_most, leave_out, read_worlds, score_worlds, world_rows
+from avfake.worlds import (
+    FOLDS,
+    PER_PERSON,
+    at_most,
+    leave_out,
+    read_worlds,
+    score_worlds,
+    world_folders,
+    world_rows,
+    worlds_of,
+)
 
 # %% ../nbs/81d_left_out.ipynb #6665ed99
 ALIKE = dict(epochs=12, windows_per_clip=4, density_epochs=8, batch_size=32)
@@ -134,18 +144,18 @@ def run_job(
     preset, settings = WORLD_CONFIGS[job.config]
     settings = {**settings, **changes}
     config, cfg = make_configs(preset, seed=job.seed, workers=workers, allow_out_of_range=True, **settings)
-    distilled = config.streams.aud_encoder == 'distilled'
-    student = student_of(prepared, job.fold, 0, out) if distilled else None  # one for all seeds
-    there = set(prepared.manifest.world)  # a small pack may lack some
-    prepared = leave_out(prepared, tuple(world for world in FOLDS.get(job.fold, ()) if world in there), job.seed)
+    every = prepared
+    prepared = leave_out(every, worlds_of(job.fold, every), job.seed)
     start, made_at = time.perf_counter(), commit()
     if (out / f'{job.name}.pt').is_file():
         detector = read_job(out / f'{job.name}.pt').to(best_device())
     else:
+        distilled = config.streams.aud_encoder == 'distilled'
+        student = student_of(every, job.fold, 0, out) if distilled else None  # one for all seeds
         detector, history = train_without(prepared, config, cfg, out / 'stages' / job.name, student=student)
         history.assign(job=job.name).to_csv(out / f'{job.name}.history.csv', index=False, float_format='%.5g')
         content = dict(config=json.dumps(asdict(config)), metadata=json.dumps(detector.metadata))
-        save_tensors(content | dict(state_dict=half(detector.state_dict())), out / f'{job.name}.pt')
+        save_tensors(content | dict(state_dict=halved(detector.state_dict())), out / f'{job.name}.pt')
     if job.fold not in FOLDS:
         return pd.DataFrame()
     seconds = time.perf_counter() - start
@@ -215,9 +225,8 @@ def leave_worlds_out(
     "Leave folds out in turn, and say what was found."
     if not data_dir:
         raise ValueError('--leave_out needs --data_dir, a folder that holds a folder for each data set')
-    folders = sorted(folder for folder in Path(data_dir).expanduser().iterdir() if folder.is_dir())
     folds = tuple(FOLDS) if leave_out == 'all' else tuple(leave_out.split(','))
-    rows = run_worlds(folders, config, folds, seeds, Path(table).with_name('worlds.csv'), **where)
+    rows = run_worlds(world_folders(data_dir), config, folds, seeds, Path(table).with_name('worlds.csv'), **where)
     found = summarise(rows[rows.world == 'all'], by=('config', 'fold', 'score'), score=None)
     return found.round(3).to_string()
 

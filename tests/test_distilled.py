@@ -6,6 +6,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from sizes import TINY
 
 from avfake.cache import open_clip, write_clip
 from avfake.checkpoint import load_detector, save_detector
@@ -19,21 +20,8 @@ from avfake.sync import sync_loss
 from avfake.whisper import whisper_mel
 from avfake.windows import LEVEL, TrimmedClip
 
-SMALL = dict(
-    vis_transformer_layers=1,
-    vis_transformer_d_model=16,
-    aud_transformer_layers=1,
-    aud_transformer_d_model=16,
-    stream_heads=2,
-    fusion_dim=16,
-    ar_layers=1,
-    ar_d_model=16,
-    ar_heads=2,
-    vis_frame_stack=1,
-    vis_image_size=32,
-    allow_out_of_range=True,
-)
-TINY = dict(width=24, out=6, dilations=(1, 2))
+SMALL = TINY | dict(vis_frame_stack=1, vis_image_size=32)
+STUDENT = dict(width=24, out=6, dilations=(1, 2))
 QUICK = DistilConfig(steps=80, batch_size=2, seconds=2)
 MIXING = np.random.default_rng(0).standard_normal((80, 12)).astype(np.float32)
 
@@ -90,9 +78,9 @@ def new_detector():
 
 def test_it_knows_of_sounds_that_it_never_heard_what_the_teacher_answers(sounds):
     "The error falls below that of the mean of all answers, which is 1."
-    network, losses = distil(sounds, QUICK, toy_teacher, **TINY)
+    network, losses = distil(sounds, QUICK, toy_teacher, **STUDENT)
     answers = [lesson.answers for lesson in make_lessons(sounds, toy_teacher, QUICK.seed)]
-    mean, matrix = principal_components(answers, TINY['out'])
+    mean, matrix = principal_components(answers, STUDENT['out'])
     error = []
     for sound in noisy_sounds(6, 9):
         (piece,) = pieces_of(sound, 1.0)
@@ -107,11 +95,11 @@ def test_the_same_seed_gives_the_same_network(sounds):
     few = DistilConfig(steps=5, batch_size=2, seconds=1)
     torch.manual_seed(11)
     state = torch.random.get_rng_state()
-    first, losses = distil(sounds, few, toy_teacher, **TINY)
+    first, losses = distil(sounds, few, toy_teacher, **STUDENT)
     assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's draws change
     torch.manual_seed(12)
-    second, again = distil(sounds, few, toy_teacher, **TINY)
-    other, _ = distil(sounds, DistilConfig(steps=5, batch_size=2, seconds=1, seed=1), toy_teacher, **TINY)
+    second, again = distil(sounds, few, toy_teacher, **STUDENT)
+    other, _ = distil(sounds, DistilConfig(steps=5, batch_size=2, seconds=1, seed=1), toy_teacher, **STUDENT)
     assert losses == again
     assert weights_digest(first) == weights_digest(second) != weights_digest(other)
 
@@ -119,14 +107,14 @@ def test_the_same_seed_gives_the_same_network(sounds):
 def test_a_checkpoint_of_other_sounds_is_refused(sounds, tmp_path):
     few = DistilConfig(steps=4, batch_size=2, seconds=1)
     checkpoint = tmp_path / 'distil.pt'
-    distil(sounds, few, toy_teacher, checkpoint, every=2, **TINY)
+    distil(sounds, few, toy_teacher, checkpoint, every=2, **STUDENT)
     with pytest.raises(ValueError, match='sounds .was '):
-        distil(sounds[1:], few, toy_teacher, checkpoint, every=2, **TINY)
+        distil(sounds[1:], few, toy_teacher, checkpoint, every=2, **STUDENT)
 
 
 def test_silence_teaches_nothing():
     with pytest.raises(ValueError, match='2 clips, none of them with 0.4 s of sound'):
-        distil([np.zeros(16_000, np.float32), np.ones(100, np.float32)], QUICK, toy_teacher, **TINY)
+        distil([np.zeros(16_000, np.float32), np.ones(100, np.float32)], QUICK, toy_teacher, **STUDENT)
 
 
 @pytest.mark.parametrize('stretch', [3, 100, 1500])
@@ -238,5 +226,5 @@ def test_on_a_gpu_the_reader_stays_on_the_cpu(entries, student, sounds):
     assert detector.sync.audio.student.steps.is_cuda
     assert np.isfinite(detector.score_clip(open_clip(entries[0])).score)
     assert list(make_loader(TrainWindows(entries, detector.sync.readers), 4, workers=1))
-    network, _ = distil(sounds, DistilConfig(steps=5, batch_size=2, seconds=1), toy_teacher, **TINY)
+    network, _ = distil(sounds, DistilConfig(steps=5, batch_size=2, seconds=1), toy_teacher, **STUDENT)
     assert network.steps == 5

@@ -5,6 +5,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from sizes import TINY
 
 from avfake.cache import open_clip, write_clip
 from avfake.checkpoint import load_detector, save_detector
@@ -14,19 +15,6 @@ from avfake.encoders import ENCODERS, FeatureAudio, FeatureVisual
 from avfake.mouth import MouthClip
 from avfake.sync import sync_loss
 from avfake.windows import ClipFeatures
-
-SMALL = dict(
-    vis_transformer_layers=1,
-    vis_transformer_d_model=16,
-    aud_transformer_layers=1,
-    aud_transformer_d_model=16,
-    stream_heads=2,
-    fusion_dim=16,
-    ar_layers=1,
-    ar_d_model=16,
-    ar_heads=2,
-    allow_out_of_range=True,
-)
 
 
 class Energies(ClipFeatures):
@@ -85,7 +73,7 @@ def test_an_encoder_is_one_entry_of_the_table(names, entries, tmp_path):
     Energies.computed.clear()
     with patch.dict(ENCODERS, energies=Listener, greys=Looker):
         torch.manual_seed(0)
-        detector = Detector(make_config('small', vis_frame_stack=1, vis_image_size=32, **SMALL, **names))
+        detector = Detector(make_config('small', vis_frame_stack=1, vis_image_size=32, **TINY, **names))
         optimiser = torch.optim.SGD(detector.sync.parameters(), lr=1e-3)
         data = TrainWindows(entries, detector.sync.readers, augment=True)
         for epoch in range(2):
@@ -109,7 +97,7 @@ def test_an_encoder_is_one_entry_of_the_table(names, entries, tmp_path):
 
 def test_windows_of_frozen_features_are_those_of_their_frames(entries):
     with patch.dict(ENCODERS, energies=Listener, greys=Looker):
-        detector = Detector(make_config('small', vis_encoder='greys', aud_encoder='energies', **SMALL)).eval()
+        detector = Detector(make_config('small', vis_encoder='greys', aud_encoder='energies', **TINY)).eval()
     readers = detector.sync.readers
     (batch,) = clip_windows(entries[1], readers, stride=8, context=3)
     clip = open_clip(entries[1])
@@ -124,7 +112,7 @@ def test_windows_of_frozen_features_are_those_of_their_frames(entries):
 
 def test_what_windows_share_is_read_once_and_says_the_same(entries):
     with patch.dict(ENCODERS, energies=Listener):
-        sync = Detector(make_config('small', aud_encoder='energies', vis_frame_stack=1, **SMALL)).sync.eval()
+        sync = Detector(make_config('small', aud_encoder='energies', vis_frame_stack=1, **TINY)).sync.eval()
     for windows in sync.windows(entries[2], stride=2, max_delay=3):
         (batch,) = clip_windows(entries[2], sync.readers, stride=2, context=3)
         with torch.no_grad():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sizes import TINY
 
 from avfake.cache import load_clip, open_clip, write_clip
 from avfake.detector import Detector, make_config
@@ -17,19 +18,8 @@ from avfake.mouth import MouthClip, join_clips
 from avfake.parts import parts_of
 from avfake.windows import TrimmedClip
 
-SMALL = dict(
-    vis_encoder='landmarks',
-    aud_encoder='place',
-    temporal='conv',
-    vis_transformer_d_model=16,
-    aud_transformer_d_model=16,
-    stream_heads=2,
-    fusion_dim=16,
-    ar_layers=1,
-    ar_d_model=16,
-    ar_heads=2,
-    allow_out_of_range=True,
-)
+SMALL = dict(vis_encoder='landmarks', aud_encoder='place', temporal='conv')
+SMALL |= TINY | dict(vis_transformer_layers=2, aud_transformer_layers=2)
 
 
 def made_clip(seed: int, n: int = 60) -> MouthClip:

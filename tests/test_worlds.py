@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sizes import TINY
 from typer.testing import CliRunner
 
 from avfake.augmentation import VaryCamera, VaryMicrophone
@@ -20,19 +21,7 @@ from avfake.preparation import Prepared
 from avfake.sync import same_moment
 from avfake.worlds import at_most, cut_clip, leave_out
 
-TINY = dict(
-    vis_encoder='mouth',
-    vis_transformer_layers=2,
-    vis_transformer_d_model=16,
-    aud_transformer_layers=2,
-    aud_transformer_d_model=16,
-    stream_heads=2,
-    fusion_dim=16,
-    ar_layers=1,
-    ar_d_model=16,
-    ar_heads=2,
-    allow_out_of_range=True,
-)
+SMALL = TINY | dict(vis_encoder='mouth', vis_transformer_layers=2, aud_transformer_layers=2)
 
 
 def made_clip(rng, frames: int) -> MouthClip:
@@ -52,7 +41,7 @@ def entries(tmp_path):
 
 @pytest.fixture
 def readers():
-    return Detector(make_config('small', **TINY)).sync.readers
+    return Detector(make_config('small', **SMALL)).sync.readers
 
 
 @pytest.mark.parametrize('known', [True, False])
@@ -156,7 +145,7 @@ def test_unknown_configurations_and_folds_are_named():
 
 def test_half_precision_keeps_scores(tmp_path):
     torch.manual_seed(0)
-    detector = Detector(make_config('small', **TINY)).eval()
+    detector = Detector(make_config('small', **SMALL)).eval()
     detector.negatives = torch.randn(8, 2, 16, 16)
     whole, half = tmp_path / 'whole.pth', tmp_path / 'half.pth'
     save_detector(detector, whole)
@@ -190,7 +179,7 @@ def test_its_card_says_what_it_is_worth():
 
 
 def test_a_detector_of_ones_own_has_no_card(tmp_path):
-    save_detector(Detector(make_config('small', **TINY)), tmp_path / 'mine.pth')
+    save_detector(Detector(make_config('small', **SMALL)), tmp_path / 'mine.pth')
     said = CliRunner().invoke(app, ['card', '--checkpoint', str(tmp_path / 'mine.pth')])
     assert isinstance(said.exception, ValueError)
     assert 'results.html' in str(said.exception)

@@ -113,7 +113,7 @@ def outcome(folder) -> dict:
     return found | {p.name: p.read_bytes() for p in entries(folder)}
 
 
-@pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability; one kill is in test_reproduce')
+@pytest.mark.skipif(not FULL, reason='takes minutes: make test-reliability')
 def test_kill_9_at_any_moment(folder):
     rng = random.Random(0)
     videos = len(list((folder / 'videos').rglob('*.mp4')))
